@@ -1,0 +1,69 @@
+# The door. Every target sets up what it needs; PYTHON names the interpreter, 3.10 or newer.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help venv demo test chaos bench lint proto check-proto test-oldest clean
+
+help: ## say what there is (plain make does, too)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+venv: .venv/.made ## set up .venv with everything that development needs
+
+demo: venv ## serve, train, ask, retrain and swap a real model on real data
+	@$(BIN)/python examples/digits/demo.py
+
+test: venv ## run the tests
+	@$(BIN)/python -m pytest
+
+chaos: venv ## run the long tests: kills, soaks, fuzzing
+	@$(BIN)/python -m pytest -m chaos
+
+bench: venv ## measure us and what we are compared with, side by side
+	@$(BIN)/python -m benchmarks
+
+lint: venv check-proto ## check style, format, types, and that the stubs are current
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+.venv/.made: setup.cfg pyproject.toml
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+# The generator lives apart, since it wants older libraries than those that we run on. Each -I maps the folder of a
+# contract to the package of its stubs, so that what is generated imports its neighbours by their real names.
+
+STUBS := aipod/rpc/v1/model aipod/rpc/v1/admin aipod/rpc/ai
+PROTOC := .venv-proto/bin/python -m grpc_tools.protoc -I aipod/rpc/v1=protos/aipod/v1 -I aipod/rpc=protos
+
+proto: .venv-proto/.made ## generate the stubs from protos/
+	@$(PROTOC) --python_out=. --pyi_out=. $(STUBS:=.proto)
+
+check-proto: .venv-proto/.made ## check that the stubs are what proto would make
+	@rm -rf build/stubs && mkdir -p build/stubs
+	@$(PROTOC) --python_out=build/stubs --pyi_out=build/stubs $(STUBS:=.proto)
+	@for stub in $(STUBS:=_pb2.py) $(STUBS:=_pb2.pyi); do \
+		cmp --silent build/stubs/$$stub $$stub || { echo "$$stub is stale: run make proto"; exit 1; }; \
+	done
+
+.venv-proto/.made: setup.cfg pyproject.toml
+	@$(PYTHON) -m venv .venv-proto
+	@.venv-proto/bin/python -m pip install --quiet --editable '.[proto]'
+	@touch $@
+
+# On a Python that the oldest libraries were built for, 3.10 or 3.11: make test-oldest PYTHON=python3.10
+
+test-oldest: .venv-oldest/.made ## run the tests on the oldest libraries that setup.cfg admits
+	@.venv-oldest/bin/python -m pytest
+
+.venv-oldest/.made: setup.cfg pyproject.toml
+	@$(PYTHON) -m venv .venv-oldest
+	@sed -n '/^install_requires/,/^$$/s/>=/==/p' setup.cfg > .venv-oldest/constraints.txt
+	@.venv-oldest/bin/python -m pip install --quiet --constraint .venv-oldest/constraints.txt --editable '.[test]'
+	@touch $@
+
+clean: ## remove everything that make and the tools have made
+	@rm -rf .venv .venv-proto .venv-oldest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find aipod benchmarks examples tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

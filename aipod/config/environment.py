@@ -1,0 +1,51 @@
+"""Our variables in an environment, told from those that only look like them."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+from collections.abc import Collection, Mapping
+
+__all__ = ["find", "nearest"]
+
+PREFIX = "AIPOD_"
+
+_log = logging.getLogger("aipod.config")
+# What Kubernetes gives every container for each Service: for one called "aipod" these names and AIPOD_PORT=tcp://…, for
+# one called "aipod-listen" AIPOD_LISTEN_PORT=tcp://…
+# (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables)
+_INJECTED_NAME = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
+_INJECTED_VALUE = re.compile(r"(tcp|udp|sctp)://")
+
+
+def find(environ: Mapping[str, str] | None, known: Collection[str]) -> dict[str, str]:
+    """Take the variables called ``known`` out of an environment, and warn about others that begin like ours.
+
+    Args:
+        environ: The environment; None means this process's.
+        known: The full names of the variables.
+    """
+    found: dict[str, str] = {}
+    injected: list[str] = []
+    for name, value in sorted((os.environ if environ is None else environ).items()):
+        if not name.startswith(PREFIX):
+            continue
+        if _INJECTED_VALUE.match(value) or _INJECTED_NAME.fullmatch(name.removeprefix(PREFIX)):
+            injected.append(name)
+        elif name in known:
+            found[name] = value
+        else:
+            _log.warning("no setting reads the environment variable %r; the nearest is %s", name, nearest(name, known))
+    if injected:
+        _log.warning(
+            "passed over what Kubernetes set for a Service: %s; rename the Service, or turn enableServiceLinks off",
+            ", ".join(injected),
+        )
+    return found
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Find the name that somebody who wrote ``name`` can have meant."""
+    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]

@@ -1,0 +1,207 @@
+"""Every setting, with its default, its range and its meaning."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, cast
+
+from aipod.config import environment
+from aipod.config.kinds import GIB, KIB, MIB, Kind, address, choice, flag, host, names, path, seconds, size, whole
+from aipod.errors import ConfigError
+
+__all__ = ["Origin", "Row", "Settings", "check_address", "variable"]
+
+Origin = Literal["default", "class", "environment", "explicit"]
+T = TypeVar("T")
+
+_SHOWN = 64
+
+
+def setting(default: T, kind: Kind[T], meaning: str, *, of_class: bool = False) -> T:
+    """Declare a setting; with ``of_class``, the model class's attribute of that name counts, too."""
+    return dataclasses.field(default=default, metadata={"kind": kind, "meaning": meaning, "of_class": of_class})
+
+
+class Row(NamedTuple):
+    """One setting, for people; ``value`` and ``default`` are texts that its variable would take."""
+
+    name: str
+    variable: str
+    value: str
+    origin: Origin
+    meaning: str
+    default: str
+    allowed: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Every setting of a server, and the one of the command line's client; :meth:`load` finds the values.
+
+    The constructor takes values, too, and checks them in the same way, but looks nowhere else for any.
+
+    Raises:
+        ConfigError: Some values are not allowed; it has one sentence for each.
+    """
+
+    listen_host: str = setting("[::]", host(), "the address to listen on; [::] is every address")
+    listen_port: int = setting(50051, whole(0, 65535), "the port to listen on; 0 picks a free one")
+    data_path: Path = setting(Path("appdata/"), path(), "where the data of all versions lie")
+    strict_versions: bool = setting(False, flag(), "refuse a version that is not on disk, rather than try to load it")
+    keep_revisions: int = setting(3, whole(1), "how many revisions of a version to keep; those in use stay anyway")
+    model_pool_size: int = setting(1, whole(0), "how many versions stay loaded; 0 sets no limit")
+    model_pool_bytes: int = setting(0, size(0), "the memory that loaded versions may take together; 0 sets no limit")
+    model_idle_ttl: float = setting(0.0, seconds(), "unload a version that nobody asked for this long; 0 never does")
+    preload: tuple[str, ...] = setting((), names(), "versions to load before the server is ready")
+    pin: tuple[str, ...] = setting((), names(), "versions that are never evicted")
+    swap: Literal["auto", "load_first", "evict_first"] = setting(
+        "auto",
+        choice("auto", "load_first", "evict_first"),
+        "load a new revision beside the old one, or after it is gone; auto does the latter where bytes are limited",
+    )
+    load_pause: float = setting(1.0, seconds(60.0), "the pause after a failed load; it doubles up to 60 seconds")
+    rpc_max_workers: int = setting(12, whole(1, 1024), "how many threads run predictions")
+    max_concurrency: int = setting(
+        0, whole(0), "how many calls run on one instance at a time; 0 sets no limit", of_class=True
+    )
+    max_queue: int = setting(1024, whole(1), "how many calls may wait for one version; more are refused at once")
+    max_queue_bytes: int = setting(
+        512 * MIB, size(MIB), "how many bytes of requests may wait or run in all; more are refused at once"
+    )
+    max_message_bytes: int = setting(100 * MIB, size(KIB, 2 * GIB - 1), "the largest request or reply")
+    max_kwargs_bytes: int = setting(MIB, size(1, 2 * GIB - 1), "the largest request, arrays and large bytes left out")
+    max_result_bytes: int = setting(
+        16 * MIB, size(1, 2 * GIB - 1), "the largest reply, arrays and large bytes left out"
+    )
+    default_timeout: float = setting(
+        300.0, seconds(), "the time for a call that brings no deadline, train excepted; 0 sets none"
+    )
+    drain_seconds: float = setting(30.0, seconds(), "how long running calls may go on after SIGTERM")
+    send_tracebacks: Literal["auto", "always", "never"] = setting(
+        "auto",
+        choice("auto", "always", "never"),
+        "send callers the tracebacks of errors; auto does where only this host can connect",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = setting(
+        "INFO", choice("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), "the least important messages to log"
+    )
+    address: str = setting("localhost:50051", address(), "where the command line finds its server")
+
+    _origins: Mapping[str, Origin] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def load(
+        cls, environ: Mapping[str, str] | None = None, model_class: type | None = None, /, **explicit: object
+    ) -> Settings:
+        """Find the value of every setting.
+
+        Args:
+            environ: The environment; None means this process's. A variable that no setting reads is warned about.
+            model_class: The user's class, whose attributes count where a setting says so.
+            explicit: Values by the settings' names, as values or as texts; None means not given.
+
+        Raises:
+            ConfigError: Some values are not allowed, or no setting has such a name; it has one sentence for each.
+        """
+        texts = environment.find(environ, [variable(field.name) for field in _fields()])
+        given: dict[str, object] = {}
+        origins: dict[str, Origin] = {}
+        for field in _fields():
+            name = field.name
+            attribute = getattr(model_class, name, None) if field.metadata["of_class"] else None
+            if explicit.get(name) is not None:
+                given[name], origins[name] = explicit[name], "explicit"
+            elif variable(name) in texts:
+                given[name], origins[name] = texts[variable(name)], "environment"
+            # The base class spells out the default, which is no choice of the user's.
+            elif attribute is not None and attribute != field.default:
+                given[name], origins[name] = attribute, "class"
+        problems = _strangers(explicit)
+        try:
+            settings = cls(**cast("dict[str, Any]", given), _origins=origins)
+        except ConfigError as error:
+            problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+        return settings
+
+    def __post_init__(self) -> None:
+        problems = []
+        for field in _fields():
+            kind, value = field.metadata["kind"], getattr(self, field.name)
+            try:
+                object.__setattr__(self, field.name, kind.read(value))
+            except (ValueError, TypeError, OverflowError):
+                problems.append(f"{self._label(field.name)} is {_shown(value)}; it must be {kind.allowed}")
+        if not problems and self.max_kwargs_bytes > self.max_message_bytes:
+            problems.append(
+                f"{self._label('max_kwargs_bytes')} is {self.max_kwargs_bytes}; it must be at most"
+                f" {self._label('max_message_bytes')}, and that is {self.max_message_bytes}"
+            )
+        if problems:
+            raise ConfigError(problems)
+
+    def origin(self, name: str) -> Origin:
+        """Say where the value of the setting ``name`` came from."""
+        default = next(field.default for field in _fields() if field.name == name)
+        return self._origins.get(name) or ("default" if getattr(self, name) == default else "explicit")
+
+    def describe(self) -> list[Row]:
+        """List every setting, in the order of the fields."""
+        rows = []
+        for field in _fields():
+            kind: Kind[Any] = field.metadata["kind"]
+            rows.append(
+                Row(
+                    name=field.name,
+                    variable=variable(field.name),
+                    value=kind.write(getattr(self, field.name)),
+                    origin=self.origin(field.name),
+                    meaning=field.metadata["meaning"],
+                    default=kind.write(field.default),
+                    allowed=kind.allowed,
+                )
+            )
+        return rows
+
+    def _label(self, name: str) -> str:
+        # The name by which the reader of the sentence knows the setting.
+        if self._origins.get(name) == "environment":
+            return variable(name)
+        if self._origins.get(name) == "class":
+            return f"{name} of the model class"
+        return name
+
+
+def variable(name: str) -> str:
+    """Name the environment variable of the setting ``name``."""
+    return environment.PREFIX + name.upper()
+
+
+def check_address(value: str) -> str:
+    """Return where a client is to find its server, checked.
+
+    Raises:
+        ConfigError: It is neither ``host:port`` nor one of gRPC's own targets, such as ``unix:/path``.
+    """
+    return Settings(address=value).address
+
+
+def _fields() -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(Settings) if "kind" in field.metadata]
+
+
+def _strangers(explicit: Mapping[str, object]) -> list[str]:
+    known = [field.name for field in _fields()]
+    return [
+        f"there is no setting {_shown(name)}; the nearest is {environment.nearest(name, known)}"
+        for name in explicit
+        if name not in known
+    ]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"

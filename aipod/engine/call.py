@@ -1,0 +1,137 @@
+"""A call: one request on its way, from whoever asked to the model and back.
+
+Rules of this file:
+
+- A call is answered exactly once. ``finish``, ``fail`` and ``cancel`` race on different threads; whoever claims it first answers,
+  the others do nothing.
+- ``arguments`` and the two ``deliver`` methods run on the thread that runs the model. They belong to the transport, which
+  derives from :class:`Call`; nothing here knows what a transport is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from aipod.errors import AipodError, Cancelled, DeadlineExceeded
+
+__all__ = ["Call", "LocalCall"]
+
+
+class Queue(Protocol):
+    """Where a call waits, as far as the call cares."""
+
+    def forget(self, call: Call) -> None: ...
+
+
+class Call:
+    """One request.
+
+    Attributes:
+        version: The version that was asked for, aliases not resolved yet.
+        method: ``"predict"``, ``"log"``, ``"initialize"`` or ``"train"``.
+        deadline: Instant on the monotonic clock, or None.
+        size_bytes: What the request holds in memory while it waits.
+        cancelled: Set once nobody waits for the answer any more; a running model may look at it.
+        started: Instant at which the model began with it, 0.0 before.
+    """
+
+    __slots__ = ("_unanswered", "cancelled", "deadline", "method", "on_cancel", "queue", "size_bytes", "started", "version")
+
+    def __init__(self, version: str, method: str, deadline: float | None = None, size_bytes: int = 0) -> None:
+        self.version = version
+        self.method = method
+        self.deadline = deadline
+        self.size_bytes = size_bytes
+        self.cancelled = False
+        self.started = 0.0
+        self.queue: Queue | None = None
+        self.on_cancel: Callable[[], object] | None = None
+        # list.pop is one step under the interpreter's lock: it decides the race without a lock per call.
+        self._unanswered = [True]
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments for the model; raises an error of our tree if they cannot be read."""
+        raise NotImplementedError
+
+    def deliver(self, value: object) -> None:
+        """Hand over what the model returned."""
+        raise NotImplementedError
+
+    def deliver_error(self, error: AipodError) -> None:
+        """Hand over why there is no value."""
+        raise NotImplementedError
+
+    @property
+    def answered(self) -> bool:
+        return not self._unanswered
+
+    def remaining(self) -> float | None:
+        """Seconds to the deadline, at least 0.0; None without one."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+    def finish(self, value: object) -> None:
+        if self._claim():
+            self.deliver(value)
+
+    def fail(self, error: AipodError) -> None:
+        if self._claim():
+            self.deliver_error(error)
+
+    def cancel(self) -> None:
+        """Nobody waits any more: leave the queue, or tell the running model. Callable from any thread."""
+        self.cancelled = True
+        if not self._claim():
+            return
+        if self.queue is not None:
+            self.queue.forget(self)
+        if self.on_cancel is not None:
+            self.on_cancel()
+        self.deliver_error(Cancelled())
+
+    def _claim(self) -> bool:
+        try:
+            self._unanswered.pop()
+        except IndexError:
+            return False
+        return True
+
+
+class LocalCall(Call):
+    """A call of the same process: the arguments are at hand, and a thread waits for the value."""
+
+    __slots__ = ("_answer", "_arguments", "_done", "_error")
+
+    def __init__(self, version: str, method: str, arguments: Mapping[str, Any], deadline: float | None = None) -> None:
+        super().__init__(version, method, deadline)
+        self._arguments = dict(arguments)
+        self._done = threading.Event()
+        self._answer: object = None
+        self._error: AipodError | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        return self._arguments
+
+    def deliver(self, value: object) -> None:
+        self._answer = value
+        self._done.set()
+
+    def deliver_error(self, error: AipodError) -> None:
+        self._error = error
+        self._done.set()
+
+    def result(self) -> Any:
+        """Wait for the value, to the deadline at most.
+
+        Raises:
+            AipodError: What the call failed with; ``DeadlineExceeded`` if nothing came in time.
+        """
+        if not self._done.wait(self.remaining()):
+            self.cancel()
+            if isinstance(self._error, Cancelled):
+                raise DeadlineExceeded()
+        if self._error is not None:
+            raise self._error
+        return self._answer

@@ -1,0 +1,68 @@
+"""What has to happen at an instant: one thread that sleeps until the next of them.
+
+Only the exceptional waits are here (a pool that is full, a version that idles); the deadlines of ordinary calls are the
+transport's own business, which cancels them.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ["Clock"]
+
+_log = logging.getLogger("aipod.engine")
+
+
+class Clock:
+    """Timers. The thread starts with the first of them; callbacks run on it, so they must be short."""
+
+    def __init__(self) -> None:
+        self._wake = threading.Condition()
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def at(self, instant: float, action: Callable[[], object]) -> None:
+        """Run an action at an instant of the monotonic clock, unless the clock is closed before."""
+        with self._wake:
+            if self._closed:
+                return
+            heapq.heappush(self._timers, (instant, next(self._numbers), action))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._tick, name="aipod-clock", daemon=True)
+                self._thread.start()
+            self._wake.notify()
+
+    def close(self) -> None:
+        with self._wake:
+            self._closed = True
+            self._timers.clear()
+            self._wake.notify()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def _tick(self) -> None:
+        while (action := self._next()) is not None:
+            try:
+                action()
+            except Exception:
+                _log.exception("a timer's action failed")
+
+    def _next(self) -> Callable[[], object] | None:
+        with self._wake:
+            while not self._closed:
+                if not self._timers:
+                    self._wake.wait()
+                    continue
+                pause = self._timers[0][0] - time.monotonic()
+                if pause <= 0:
+                    return heapq.heappop(self._timers)[2]
+                self._wake.wait(pause)
+            return None

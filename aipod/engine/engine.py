@@ -1,0 +1,233 @@
+"""The engine: a model class, its data and its settings, ready to be called. Knows no transport.
+
+Usable by itself::
+
+    with Engine(Digits, data_path="appdata") as engine:
+        engine.predict("v1", image=array)
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from aipod.config import Settings
+from aipod.engine.administration import Administration
+from aipod.engine.call import Call, LocalCall
+from aipod.engine.chores import Chores
+from aipod.engine.clock import Clock
+from aipod.engine.invoke import error_of
+from aipod.engine.lane import Runner
+from aipod.engine.pool import Pool, draining
+from aipod.engine.publishing import Publisher
+from aipod.engine.workers import EventLoop, Workers
+from aipod.errors import AipodError, ConfigError, NotSupportedError
+from aipod.model.base import AIModelBase
+from aipod.model.names import check_version
+from aipod.model.store import Store
+from aipod.model.trainlog import TrainingLog
+
+__all__ = ["Engine"]
+
+# An event loop runs any number of coroutines; something has to end it all the same.
+_MAX_COROUTINES = 1024
+
+
+class Engine:
+    """Everything between a call and the user's class.
+
+    Args:
+        model_class: A subclass of :class:`~aipod.model.AIModelBase`.
+        settings: What :meth:`Settings.load` gave; None reads the environment.
+        explicit: Settings by name, stronger than the environment (without ``settings`` only).
+
+    Raises:
+        ConfigError: The class or a setting makes no sense.
+    """
+
+    def __init__(self, model_class: type[AIModelBase], settings: Settings | None = None, **explicit: Any) -> None:
+        if not (isinstance(model_class, type) and issubclass(model_class, AIModelBase)):
+            raise ConfigError([f"{model_class!r} is no subclass of AIModelBase; derive the model from it"])
+        if settings is not None and explicit:
+            raise ConfigError(["give either settings or single ones by name, not both"])
+        self.model_class = model_class
+        self.settings = settings or Settings.load(None, model_class, **explicit)
+        self._store = Store(self.settings.data_path, self.settings.keep_revisions)
+        self._lock = threading.Lock()
+        self._open = False
+        self._closed = False
+
+    def __enter__(self) -> Engine:
+        self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Recover the data path, start the threads, load what is to be preloaded. The first call does it too.
+
+        Raises:
+            StorageError: The data path cannot be used.
+            ConfigError: A name in ``preload`` or ``pin`` is none.
+        """
+        with self._lock:
+            if self._open or self._closed:
+                return
+            wanted, pinned = self._names("preload"), self._names("pin")
+            self._store.open()
+            settings = self.settings
+            self._chores = Chores()
+            self._clock = Clock()
+            self._workers: Workers | EventLoop
+            is_async = inspect.iscoroutinefunction(self.model_class.predict)
+            self._workers = EventLoop() if is_async else Workers(settings.rpc_max_workers)
+            limit = _async_limit if is_async else _thread_limit
+            runner: Runner = self._workers
+            self._pool = Pool(
+                self.model_class, self._store, settings, runner, partial(limit, settings), self._chores, self._clock
+            )
+            self.admin = Administration(self._store, self._pool, self._workers_busy)
+            self._publisher = Publisher(self.model_class, self._store, self._pool)
+            self._routes: dict[str, Callable[[Call], None]] = {
+                "predict": self._to_pool,
+                "log": self._to_pool if self.model_class.log is not AIModelBase.log else self._to_records,
+                "initialize": partial(self._to_thread, self._publisher.initialize),
+                "train": partial(self._to_thread, self._publisher.train),
+            }
+            for version in pinned:
+                self._pool.pin(version)
+            self._open = True
+        self.admin.preload([*wanted, *pinned])
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Refuse what comes, finish what runs, dispose of every instance.
+
+        Args:
+            timeout: Seconds; None for ``drain_seconds``.
+
+        Returns:
+            False if something was still running at the end; its threads are daemons.
+        """
+        with self._lock:
+            was_open, self._open, self._closed = self._open, False, True
+        if not was_open:
+            return True
+        deadline = time.monotonic() + (self.settings.drain_seconds if timeout is None else timeout)
+
+        def left() -> float:
+            return max(0.0, deadline - time.monotonic())
+
+        idle = self._pool.close(left())
+        idle = self._chores.close(left()) and idle
+        # A worker that runs nothing ends at once; what still runs now has had its time.
+        idle = self._workers.close(left() if idle else 0.0) and idle
+        self._clock.close()
+        return idle
+
+    def submit(self, call: Call) -> None:
+        """Take a call; it is answered sooner or later, on some thread, perhaps on this one. Never blocks, never raises."""
+        try:
+            if not self._open:
+                self._open_late()
+            self._routes[call.method](call)
+        except AipodError as error:
+            call.fail(error)
+        except Exception as error:
+            call.fail(error_of(error))
+
+    def call(self, method: str, version: str, arguments: dict[str, Any], timeout: float | None = None) -> Any:
+        """Run one call to its end.
+
+        Args:
+            method: ``"predict"``, ``"log"``, ``"initialize"`` or ``"train"``.
+            version: Its name, or an alias.
+            arguments: Keyword arguments for the model.
+            timeout: Seconds; None for ever.
+
+        Raises:
+            AipodError: See :mod:`aipod.errors`.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        call = LocalCall(version, method, arguments, deadline)
+        self.submit(call)
+        return call.result()
+
+    def predict(self, version: str = "default", /, **kwargs: Any) -> Any:
+        return self.call("predict", version, kwargs)
+
+    def initialize(self, version: str = "default", /, **kwargs: Any) -> Any:
+        return self.call("initialize", version, kwargs)
+
+    def train(self, version: str = "default", /, **kwargs: Any) -> Any:
+        return self.call("train", version, kwargs)
+
+    def log(self, version: str = "default", /, **kwargs: Any) -> Any:
+        return self.call("log", version, kwargs)
+
+    def background(self, name: str, work: Callable[[], object]) -> None:
+        """Run an operator's request on a thread of its own.
+
+        Raises:
+            Overloaded: Too many run already.
+            Unavailable: The engine is closed.
+        """
+        if not self._open:
+            self._open_late()
+        self._chores.run(name, work, for_caller=True)
+
+    def _open_late(self) -> None:
+        if self._closed:
+            raise draining()
+        self.open()
+
+    def _names(self, setting: str) -> list[str]:
+        try:
+            return [check_version(name) for name in getattr(self.settings, setting)]
+        except AipodError as error:
+            raise ConfigError([f"AIPOD_{setting.upper()}: {error}"]) from None
+
+    def _workers_busy(self) -> int:
+        return sum(one.lane.statistics().running for one in self._pool.residents())
+
+    def _to_pool(self, call: Call) -> None:
+        call.version = self._store.resolve(check_version(call.version))
+        self._pool.submit(call)
+
+    def _to_thread(self, work: Callable[[Call], None], call: Call) -> None:
+        # Not resolved: who writes names the version itself. The store refuses an alias, with the version's name.
+        call.version = check_version(call.version)
+        if self._closed:
+            raise draining()
+        self._chores.run(f"{call.method}-{call.version}", partial(work, call), for_caller=True)
+
+    def _to_records(self, call: Call) -> None:
+        """The base class's ``log``: reads records from disk, with no instance at all."""
+        call.version = self._store.resolve(check_version(call.version))
+        self._chores.run("log", partial(self._read_records, call), for_caller=True)
+
+    def _read_records(self, call: Call) -> None:
+        try:
+            name = call.arguments().get("name", "trainning")
+            if name != "trainning":
+                raise NotSupportedError(
+                    f"{self.model_class.__name__} has no log {name!r}; the training log is called 'trainning'"
+                )
+            call.finish(TrainingLog(self._store.log_path(call.version)).read_all())
+        except BaseException as error:
+            call.fail(error_of(error))
+
+
+def _thread_limit(settings: Settings, instances: int) -> int:
+    workers = settings.rpc_max_workers
+    share = workers - 1 if instances > 1 and workers > 1 else workers
+    return min(settings.max_concurrency or share, share)
+
+
+def _async_limit(settings: Settings, instances: int) -> int:
+    return settings.max_concurrency or _MAX_COROUTINES

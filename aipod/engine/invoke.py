@@ -1,0 +1,109 @@
+"""The one place where the user's code is called, and where what it raises is sorted.
+
+What a method raises from our tree passes through with its own class. Everything else, ``SystemExit`` and ``KeyboardInterrupt``
+included (a handler that lets them through leaves its caller waiting for ever), becomes a :class:`~aipod.errors.ModelError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import traceback
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from aipod.engine.call import Call
+from aipod.errors import AipodError, Cancelled, InvalidArgument, ModelError
+from aipod.model.call import running
+
+__all__ = ["endpoint", "error_of", "invoke", "invoke_async", "traceback_text"]
+
+# Beyond this many linked causes a traceback says nothing more and costs seconds.
+_MAX_CAUSES = 16
+_OURS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+
+
+def endpoint(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of the model as it is going to be called: with ``binary_data=b""`` where it insists on having one."""
+    parameter = inspect.signature(method).parameters.get("binary_data")
+    if parameter is None or parameter.default is not parameter.empty:
+        return method
+
+    return functools.partial(method, binary_data=b"")
+
+
+def invoke(method: Callable[..., Any], call: Call) -> bool:
+    """Run a call on this thread and answer it; says whether it went well."""
+    try:
+        arguments = call.arguments()
+        with running(call):
+            value = method(**arguments)
+        call.finish(value)
+    except BaseException as error:
+        call.fail(error_of(error))
+        return False
+    return True
+
+
+async def invoke_async(method: Callable[..., Any], call: Call) -> bool:
+    """The same on an event loop. A cancelled call cancels the coroutine; a plain ``def`` runs on a thread."""
+    try:
+        arguments = call.arguments()
+        with running(call):
+            if inspect.iscoroutinefunction(method):
+                value = await method(**arguments)
+            else:
+                value = await asyncio.to_thread(method, **arguments)
+        call.finish(value)
+    except asyncio.CancelledError:
+        call.fail(Cancelled())
+        return False
+    except BaseException as error:
+        call.fail(error_of(error))
+        return False
+    return True
+
+
+def error_of(error: BaseException) -> AipodError:
+    """What the caller gets for what the user's code raised."""
+    if isinstance(error, AipodError):
+        return error
+    if isinstance(error, TypeError) and _users_frames(error) is None:
+        # It was raised by the call itself, not inside the method: the arguments do not fit its signature.
+        return InvalidArgument(f"{error}; pass what the method's signature names")
+    return ModelError(_text(error), type=_type_name(error), traceback=traceback_text(error))
+
+
+def _users_frames(error: BaseException) -> TracebackType | None:
+    """Its traceback without our frames at the start, which tell the model's author nothing."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
+        frames = frames.tb_next
+    return frames
+
+
+def _type_name(error: BaseException) -> str:
+    cls = type(error)
+    return cls.__qualname__ if cls.__module__ in ("builtins", "__main__") else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except BaseException:
+        return "(its message cannot be shown: str() of it raised)"
+
+
+def traceback_text(error: BaseException) -> str:
+    """The traceback for the model's author, without our own frames; never raises."""
+    chain, cause = 0, error.__cause__ or error.__context__
+    while cause is not None and chain <= _MAX_CAUSES:
+        chain, cause = chain + 1, cause.__cause__ or cause.__context__
+    try:
+        lines = traceback.format_exception(type(error), error, _users_frames(error), chain=chain <= _MAX_CAUSES)
+        return "".join(lines)
+    except BaseException:
+        return "(its traceback cannot be shown)"

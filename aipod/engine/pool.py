@@ -1,0 +1,437 @@
+"""The pool: finds a call the instance of its version, and loads, swaps and disposes of instances.
+
+Rules of this file:
+
+- ``_lock`` guards the roster. No user code, no disk and no reply under it: what a decision entails is put on a list of actions,
+  and :meth:`Pool._planning` does them when the lock is gone. Order of locks: the pool's, then a lane's.
+- A warm call takes no lock of the pool: it reads the roster once and goes into the lane. If the lane is closed by then, the call
+  comes back and enters by the slow way.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from aipod.config import Settings
+from aipod.engine.call import Call
+from aipod.engine.chores import Chores
+from aipod.engine.clock import Clock
+from aipod.engine.failures import Failures
+from aipod.engine.lane import Lane, Runner
+from aipod.engine.resident import Methods, Resident, State
+from aipod.engine.roster import Roster
+from aipod.errors import AipodError, InternalError, LoadError, Overloaded, Unavailable, VersionNotFound, describe, rebuild
+from aipod.model.base import AIModelBase
+from aipod.model.store import Store
+
+__all__ = ["Pool", "PoolStatistics"]
+
+_log = logging.getLogger("aipod.engine")
+
+# A refusal sent at the deadline comes too late: the caller has given up by then.
+_REFUSE_BEFORE = 0.2
+# After so many seconds a newcomer may end a steady stream of short calls that never leaves its neighbour idle.
+_PATIENCE = 1.0
+# Callers may invent names; so many versions may wait for a place at a time.
+_MAX_WAITING = 256
+
+
+@dataclass
+class PoolStatistics:
+    """Counters since the pool was made, and what it holds now. ``capacity`` and ``capacity_bytes`` are 0 where nothing limits."""
+
+    size: int = 0
+    capacity: int = 0
+    size_bytes: int = 0
+    capacity_bytes: int = 0
+    waiting: int = 0
+    loads: int = 0
+    load_failures: int = 0
+    evictions: int = 0
+
+
+class Pool:
+    """Instances of one class.
+
+    Args:
+        model_class: The user's class.
+        store: Where the versions' data lies.
+        settings: Capacity, policies, limits.
+        runner: What runs the lanes.
+        limit: How many calls of one instance may run at a time, given how many instances are ready.
+        chores: For loads and disposals.
+        clock: For what waits.
+    """
+
+    def __init__(
+        self,
+        model_class: type[AIModelBase],
+        store: Store,
+        settings: Settings,
+        runner: Runner,
+        limit: Callable[[int], int],
+        chores: Chores,
+        clock: Clock,
+    ) -> None:
+        self._model_class = model_class
+        self._store = store
+        self._settings = settings
+        self._runner = runner
+        self._limit = limit
+        self._chores = chores
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._roster = Roster(settings.model_pool_size, settings.model_pool_bytes)
+        self._failures = Failures(settings.load_pause)
+        self._closing = False
+        self._loads = 0
+        self._load_failures = 0
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.residents()}, {len(self._roster.waiting)} waiting>"
+
+    def submit(self, call: Call) -> None:
+        """Bring a call to its version's lane; loads the version if it has to.
+
+        Raises:
+            AipodError: It was not taken: full, draining, unknown, or remembered as failing.
+        """
+        resident = self._roster.residents.get(call.version)
+        if resident is not None and resident.lane.is_open and resident.lane.put(call):
+            return
+        expected = self._expected_bytes(call.version)
+        with self._planning():
+            resident = self._roster.residents.get(call.version) or self._newcomer(call.version, expected)
+            # No lane in the roster is closed while its lock is held: the call is in, or the lane is full and says so.
+            resident.lane.put(call)
+            if resident.state is State.WAITING and call.deadline is not None:
+                self._refuse_at(resident, call.deadline - _REFUSE_BEFORE)
+
+    def load(self, version: str, timeout: float | None = None) -> None:
+        """Return once the version is ready.
+
+        Raises:
+            AipodError: Why it does not load; ``Overloaded`` if no place came free within ``timeout`` seconds.
+        """
+        expected = self._expected_bytes(version)
+        with self._planning():
+            resident = self._roster.residents.get(version) or self._newcomer(version, expected)
+            resident.wanted = True
+        if not resident.settled.wait(timeout):
+            with self._planning():
+                resident.wanted = False
+            raise _no_place(version)
+        if resident.error is not None:
+            raise _again(resident.error)
+
+    def unload(self, version: str, timeout: float | None = None) -> bool:
+        """Let a version's instance go once its calls are through; False if they were not after ``timeout`` seconds."""
+        resident = self._roster.residents.get(version)
+        if resident is None:
+            return True
+        if not resident.settled.wait(timeout):
+            return False
+        with self._planning() as todo:
+            if resident.state is State.READY:
+                todo += self._leave(resident)
+        return resident.state is State.FAILED or resident.gone.wait(timeout)
+
+    def pin(self, version: str, pinned: bool = True) -> None:
+        """Keep a version from eviction and idling, or no longer. Does not load it."""
+        with self._planning():
+            (self._roster.pinned.add if pinned else self._roster.pinned.discard)(version)
+
+    def swap(self, version: str) -> None:
+        """Serve what is live on disk now; where there is room for both, the old instance answers until the new one is ready.
+
+        Raises:
+            AipodError: The new revision does not load; the old instance serves on, if it is still there.
+        """
+        with self._lock:
+            self._failures.forget(version)
+        while not self._closing:
+            resident = self._roster.residents.get(version)
+            if resident is None or resident.state is State.WAITING:
+                return
+            if resident.state is State.LOADING:
+                # It may have begun with what was live before.
+                resident.settled.wait()
+            elif resident.revision == (self._store.current(version) or 0):
+                return
+            elif self._evict_first:
+                self._swap_after(resident)
+            else:
+                self._swap_beside(resident)
+
+    def close(self, timeout: float) -> bool:
+        """Take no more calls, let those inside finish, dispose of everything; False if ``timeout`` seconds were too short."""
+        with self._planning() as todo:
+            self._closing = True
+            for resident in list(self._roster.waiting):
+                self._roster.remove(resident)
+                todo.append(partial(self._give_up, resident, draining()))
+            for resident in self._roster.ready():
+                todo += self._leave(resident)
+        with self._lock:
+            return self._changed.wait_for(lambda: self._roster.empty, timeout)
+
+    def statistics(self) -> PoolStatistics:
+        with self._lock:
+            roster = self._roster
+            inside = len(roster.residents) - len(roster.waiting) + len(roster.leaving) + len(roster.beside)
+            return PoolStatistics(
+                inside,
+                roster.max_count,
+                roster.size_bytes(),
+                roster.max_bytes,
+                len(roster.waiting),
+                self._loads,
+                self._load_failures,
+                roster.evictions,
+            )
+
+    def residents(self) -> list[Resident]:
+        """Who is in, those on the way out last."""
+        with self._lock:
+            return [*self._roster.residents.values(), *self._roster.leaving]
+
+    def is_pinned(self, version: str) -> bool:
+        return version in self._roster.pinned
+
+    def failure(self, version: str) -> str:
+        """Why the version's last load failed, ``""`` if it did not."""
+        with self._lock:
+            return self._failures.reason(version)
+
+    @contextmanager
+    def _planning(self) -> Iterator[list[Callable[[], object]]]:
+        """Change the roster under the lock, then decide what follows from it, then, without the lock, do it."""
+        todo: list[Callable[[], object]] = []
+        try:
+            with self._lock:
+                try:
+                    yield todo
+                finally:
+                    admitted, retired = self._roster.plan()
+                    todo += [partial(self._chores.run, "load", partial(self._load, one)) for one in admitted]
+                    todo += [partial(self._on_idle, one) for one in retired]
+                    if retired:
+                        self._share()
+                    self._changed.notify_all()
+        finally:
+            for action in todo:
+                action()
+
+    def _expected_bytes(self, version: str) -> int:
+        """What a load will take, before anybody knows: what its data takes on disk."""
+        if version in self._roster.residents:
+            return 0
+        if self._settings.strict_versions and self._store.current(version) is None:
+            raise VersionNotFound(version)
+        if not self._settings.model_pool_bytes:
+            return 0
+        return next((revision.size_bytes for revision in self._store.revisions(version) if revision.live), 0)
+
+    def _newcomer(self, version: str, expected_bytes: int) -> Resident:
+        if self._closing:
+            raise draining()
+        remembered = self._failures.recall(version)
+        if remembered is not None:
+            raise remembered
+        if len(self._roster.waiting) >= _MAX_WAITING:
+            raise Overloaded(f"{_MAX_WAITING} versions wait for a place in the pool already; try again later")
+        if self._roster.all_pinned():
+            raise Overloaded(
+                f"no place for version {version!r}: pinned versions take all {self._roster.max_count};"
+                " unpin one or raise AIPOD_MODEL_POOL_SIZE"
+            )
+        resident = Resident(version, expected_bytes, self._make_lane)
+        self._roster.arrive(resident)
+        self._clock.at(resident.waiting_since + _PATIENCE, partial(self._press, resident))
+        return resident
+
+    def _make_lane(self, resident: Resident) -> Lane:
+        settings = self._settings
+        on_idle = partial(self._on_idle, resident)
+        return Lane(resident.version, self._runner, settings.max_queue, settings.max_queue_bytes, on_idle)
+
+    def _leave(self, resident: Resident) -> list[Callable[[], object]]:
+        self._roster.leave(resident)
+        self._share()
+        return [partial(self._on_idle, resident)]
+
+    def _share(self) -> None:
+        """No version may take the last worker from another."""
+        ready = self._roster.ready()
+        for resident in ready:
+            resident.lane.set_limit(self._limit(len(ready)))
+
+    def _install(self, resident: Resident, methods: Methods) -> list[Callable[[], object]]:
+        """A resident has loaded: from here on its calls run."""
+        self._loads += 1
+        self._failures.forget(resident.version)
+        self._roster.residents[resident.version] = resident
+        resident.state = State.READY
+        resident.lane.open(methods, self._limit(len(self._roster.ready())))
+        self._share()
+        if self._settings.model_idle_ttl:
+            self._clock.at(time.monotonic() + self._settings.model_idle_ttl, partial(self._expire, resident))
+        return self._leave(resident) if self._closing else []
+
+    def _load(self, resident: Resident) -> None:
+        try:
+            methods = self._bring_up(resident)
+        except AipodError as error:
+            with self._planning():
+                resident.state = State.FAILED
+                self._load_failures += 1
+                self._failures.note(resident.version, error)
+                self._roster.remove(resident)
+            self._give_up(resident, error)
+            return
+        with self._planning() as todo:
+            todo += self._install(resident, methods)
+        resident.settle(None)
+
+    def _bring_up(self, resident: Resident) -> Methods:
+        limit = self._settings.model_pool_bytes
+        try:
+            methods = resident.bring_up(self._model_class, self._store, self._settings.strict_versions)
+        except AipodError as error:
+            _log.warning("version %r does not load: %s", resident.version, error, exc_info=error.__cause__)
+            raise
+        except Exception as error:
+            _log.exception("version %r does not load", resident.version)
+            raise InternalError() from error
+        if limit and resident.size_bytes > limit:
+            resident.take_down()
+            needs = f"it takes {resident.size_bytes} bytes, and all together may take {limit} (AIPOD_MODEL_POOL_BYTES)"
+            raise LoadError(resident.version, needs, resident.revision or None)
+        return methods
+
+    def _give_up(self, resident: Resident, error: AipodError) -> None:
+        resident.lane.fail_all(lambda: _again(error))
+        resident.settle(error)
+
+    def _on_idle(self, resident: Resident, _lane: Lane | None = None) -> None:
+        """A lane that is watched or closed may be idle now; comes from any thread, perhaps twice."""
+        with self._planning() as todo:
+            if resident.state is State.DRAINING and resident.lane.idle and not resident.disposing:
+                resident.disposing = True
+                todo.append(partial(self._chores.run, "dispose", partial(self._dispose, resident)))
+
+    def _dispose(self, resident: Resident) -> None:
+        resident.take_down()
+        resident.gone.set()
+        with self._planning():
+            self._roster.leaving.discard(resident)
+
+    def _expire(self, resident: Resident) -> None:
+        """Let go of what nobody asked for in ``model_idle_ttl`` seconds."""
+        with self._planning() as todo:
+            if resident.state is not State.READY:
+                return
+            now, ttl = time.monotonic(), self._settings.model_idle_ttl
+            due = resident.lane.last_used + ttl
+            if due <= now and self._roster.retire(resident):
+                todo.append(partial(self._on_idle, resident))
+            else:
+                self._clock.at(max(due, now + ttl / 4), partial(self._expire, resident))
+
+    def _press(self, resident: Resident) -> None:
+        """A newcomer has waited for long: where only a stream of short calls keeps a neighbour busy, the neighbour goes.
+
+        Where a long call runs, its end decides; closing its lane would only keep more callers waiting.
+        """
+        with self._planning() as todo:
+            if resident.state is not State.WAITING or resident not in self._roster.waiting:
+                return
+            self._clock.at(time.monotonic() + _PATIENCE, partial(self._press, resident))
+            if self._roster.waiting[0] is not resident or self._roster.leaving:
+                return
+            stream = min(self._roster.streams(resident.waiting_since), key=lambda one: one.loaded_at, default=None)
+            if stream is not None:
+                self._roster.evictions += 1
+                todo += self._leave(stream)
+
+    def _refuse_at(self, resident: Resident, instant: float) -> None:
+        if instant < resident.next_refusal:
+            resident.next_refusal = instant
+            self._clock.at(instant, partial(self._refuse, resident))
+
+    def _refuse(self, resident: Resident) -> None:
+        """Answer the calls of a newcomer whose deadlines have come near, while their callers still listen."""
+        with self._lock:
+            if resident.state is not State.WAITING:
+                return
+            soon = time.monotonic() + _REFUSE_BEFORE
+            timed = [(call, call.deadline) for call in resident.lane.waiting() if call.deadline is not None]
+            late = [call for call, deadline in timed if deadline <= soon]
+            resident.next_refusal = float("inf")
+            self._refuse_at(resident, min((end - _REFUSE_BEFORE for _, end in timed if end > soon), default=float("inf")))
+        for call in late:
+            call.fail(_no_place(resident.version))
+        resident.lane.remove(late)
+
+    @property
+    def _evict_first(self) -> bool:
+        policy = self._settings.swap
+        return policy == "evict_first" or (policy == "auto" and self._settings.model_pool_bytes > 0)
+
+    def _swap_beside(self, old: Resident) -> None:
+        new = Resident(old.version, old.size_bytes, self._make_lane)
+        with self._lock:
+            self._roster.beside.add(new)
+        try:
+            methods = self._bring_up(new)
+        except AipodError:
+            with self._planning():
+                self._roster.beside.discard(new)
+                self._load_failures += 1
+            raise
+        with self._planning() as todo:
+            self._roster.beside.discard(new)
+            if self._roster.residents.get(old.version) is old:
+                todo += self._leave(old)
+                todo += self._install(new, methods)
+            else:
+                # The old one went while the new one loaded: whoever needs the version next loads it.
+                todo += self._leave(new)
+        new.settle(None)
+
+    def _swap_after(self, old: Resident) -> None:
+        with self._planning() as todo:
+            if self._closing or self._roster.residents.get(old.version) is not old:
+                return
+            todo += self._leave(old)
+            new = Resident(old.version, old.size_bytes, self._make_lane)
+            new.wanted = True
+            self._roster.arrive(new, first=True)
+        new.settled.wait()
+        if new.error is not None:
+            raise _again(new.error)
+
+
+def draining() -> Unavailable:
+    return Unavailable("the server is draining and takes no more calls; try another one, or again later")
+
+
+def _no_place(version: str) -> Overloaded:
+    return Overloaded(
+        f"no place in the pool came free for version {version!r} in time: every instance is busy or pinned;"
+        " try again later, or raise AIPOD_MODEL_POOL_SIZE"
+    )
+
+
+def _again(error: AipodError) -> AipodError:
+    """The same error once more: each caller gets one of its own, since ids and tracebacks stick to them."""
+    copy = rebuild(describe(error))
+    copy.__cause__ = error.__cause__
+    return copy

@@ -1,0 +1,147 @@
+"""One instance of the user's class, with all that keeps it alive: its data's lease, its lane, its memory.
+
+A resident is built and disposed of on threads of its own; the pool's lock guards ``state``, and nobody else writes it.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from typing import Any
+
+from aipod.engine.invoke import endpoint, error_of
+from aipod.engine.lane import Lane
+from aipod.engine.memory import resident_bytes
+from aipod.errors import AipodError, LoadError, VersionNotFound
+from aipod.model.base import AIModelBase
+from aipod.model.place import Place, construct
+from aipod.model.store import Lease, Scratch, Store
+
+__all__ = ["Methods", "Resident", "State"]
+
+Methods = dict[str, Callable[..., Any]]
+
+_log = logging.getLogger("aipod.engine")
+
+
+class State(Enum):
+    WAITING = "waiting"
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+    FAILED = "failed"
+
+
+class Resident:
+    """A version's place in the pool, from the first call that wants it to the end of its instance.
+
+    Attributes:
+        state: See the pool.
+        size_bytes: What it takes up: an estimate until it is loaded.
+        wanted: Somebody other than a caller wants it loaded, so it stays in the queue although no call waits.
+        waiting_since: Instant at which it began to wait for a place.
+        settled: Set once it is ready or has failed; ``error`` says which.
+    """
+
+    def __init__(self, version: str, size_bytes: int, make_lane: Callable[[Resident], Lane]) -> None:
+        self.version = version
+        self.size_bytes = size_bytes
+        self.lane = make_lane(self)
+        self.state = State.WAITING
+        self.wanted = False
+        self.waiting_since = time.monotonic()
+        self.next_refusal = float("inf")
+        self.error: AipodError | None = None
+        self.disposing = False
+        self.settled = threading.Event()
+        self.gone = threading.Event()
+        self.loaded_at = 0.0
+        self.load_seconds = 0.0
+        self.revision = 0
+        self._instance: AIModelBase | None = None
+        self._hold: Lease | Scratch | None = None
+
+    def __repr__(self) -> str:
+        return f"<Resident {self.version!r} revision {self.revision} {self.state.value}, {self.lane!r}>"
+
+    def settle(self, error: AipodError | None) -> None:
+        self.error = error
+        self.settled.set()
+
+    def bring_up(self, model_class: type[AIModelBase], store: Store, strict: bool) -> Methods:
+        """Build the instance, load and warm it; gives the methods that a lane may call.
+
+        Raises:
+            AipodError: What the user's code raised of our tree, or ``LoadError`` for anything else. Nothing is left behind.
+        """
+        before, started = resident_bytes(), time.monotonic()
+        try:
+            instance = construct(model_class, self._place(store, strict), self.version, store.root)
+            self._instance = instance
+            instance.load()
+            warmup = getattr(instance, "warmup", None)
+            if warmup is not None:
+                warmup()
+            self.size_bytes = _size_of(instance, before)
+            methods = {name: endpoint(getattr(instance, name)) for name in ("predict", "log")}
+        except BaseException as error:
+            reason = self._load_error(error, store)
+            self.take_down()
+            raise reason from error
+        self.load_seconds = time.monotonic() - started
+        self.loaded_at = time.time()
+        return methods
+
+    def take_down(self) -> None:
+        """Dispose of the instance and give everything back; never raises, since nobody could do anything about it."""
+        instance, self._instance = self._instance, None
+        self.lane.methods = {}
+        if instance is not None:
+            try:
+                instance.dispose()
+            except BaseException:
+                _log.exception("dispose() of version %r failed; its instance is dropped all the same", self.version)
+        if self._hold is not None:
+            with suppress(OSError, AipodError):
+                self._hold.close()
+        if instance is not None:
+            del instance
+            # Models are full of reference cycles, and it is their memory that the next one waits for.
+            gc.collect()
+
+    def _place(self, store: Store, strict: bool) -> Place:
+        try:
+            lease = self._hold = store.lease(self.version)
+        except VersionNotFound:
+            if strict:
+                raise
+            scratch = self._hold = store.scratch(self.version)
+            return scratch.place
+        self.revision = lease.number
+        return lease.place
+
+    def _load_error(self, error: BaseException, store: Store) -> AipodError:
+        if isinstance(error, AipodError):
+            return error
+        reason = str(error_of(error))
+        for path in (store.root / "revisions" / self.version / str(self.revision), store.root):
+            reason = reason.replace(str(path), f"<{path.name}>")
+        if any(one.number == self.revision and one.origin == "initialize" for one in store.revisions(self.version)):
+            reason += "; initialize() published it and it was never trained: call train(), or roll back"
+        failed = LoadError(self.version, reason, self.revision or None)
+        failed.__cause__ = error
+        return failed
+
+
+def _size_of(instance: AIModelBase, before: int) -> int:
+    """What the model says of itself, else what the process grew by while it was loaded."""
+    says = getattr(instance, "memory_bytes", None)
+    if says is not None and not inspect.iscoroutinefunction(says):
+        return int(says())
+    return max(0, resident_bytes() - before)

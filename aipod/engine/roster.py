@@ -1,0 +1,140 @@
+"""The roster: who is in the pool, who waits outside, who is on the way out. Bookkeeping and decisions, guarded by the pool's lock.
+
+- ``residents`` holds one resident a version: waiting, loading or ready. No lane in it is closed.
+- One that must go leaves ``residents`` first, then its lane is closed, and when the lane is idle its instance is disposed of.
+  It takes up room until that is done.
+- Room is taken when a load begins. A swap's new instance is in ``beside`` while it loads and may exceed the count by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from aipod.engine.admission import Occupant, decide
+from aipod.engine.resident import Resident, State
+
+__all__ = ["Roster"]
+
+
+class Roster:
+    """Who is where.
+
+    Args:
+        max_count: How many instances may be in; 0 for any number.
+        max_bytes: How much memory they may take; 0 for any amount.
+    """
+
+    def __init__(self, max_count: int, max_bytes: int) -> None:
+        self.max_count = max_count
+        self.max_bytes = max_bytes
+        self.residents: dict[str, Resident] = {}
+        self.waiting: list[Resident] = []
+        self.leaving: set[Resident] = set()
+        self.beside: set[Resident] = set()
+        self.pinned: set[str] = set()
+        self.evictions = 0
+
+    @property
+    def empty(self) -> bool:
+        return not (self.residents or self.leaving or self.beside)
+
+    def ready(self) -> list[Resident]:
+        return [one for one in self.residents.values() if one.state is State.READY]
+
+    def size_bytes(self) -> int:
+        return sum(one.size_bytes for one in self._occupants())
+
+    def all_pinned(self) -> bool:
+        """Whether no place can come free by itself."""
+        return bool(self.max_count) and len(self.pinned & self.residents.keys()) >= self.max_count
+
+    def arrive(self, resident: Resident, first: bool = False) -> None:
+        """A version enters the queue for a place."""
+        resident.lane.watched = True
+        self.residents[resident.version] = resident
+        self.waiting.insert(0 if first else len(self.waiting), resident)
+
+    def remove(self, resident: Resident) -> None:
+        """Forget one that never got an instance."""
+        if self.residents.get(resident.version) is resident:
+            del self.residents[resident.version]
+        if resident in self.waiting:
+            self.waiting.remove(resident)
+
+    def leave(self, resident: Resident) -> None:
+        """Take one out: from here on no call reaches it, those inside finish."""
+        if self.residents.get(resident.version) is resident:
+            del self.residents[resident.version]
+        resident.state = State.DRAINING
+        self.leaving.add(resident)
+        resident.lane.close()
+
+    def retire(self, resident: Resident) -> bool:
+        """Take an idle, unpinned one out; False if it is none of that (a call may come in at any moment)."""
+        if not self.is_evictable(resident) or not resident.lane.close(only_if_idle=True):
+            return False
+        self.evictions += 1
+        self.leave(resident)
+        return True
+
+    def is_evictable(self, resident: Resident) -> bool:
+        return resident.state is State.READY and resident.lane.idle and resident.version not in self.pinned
+
+    def plan(self) -> tuple[list[Resident], list[Resident]]:
+        """Decide what there is to decide: who begins to load now, and who was taken out to make room."""
+        for resident in [one for one in self.waiting if one.lane.idle and not one.wanted]:
+            # All who asked for it have given up.
+            self.remove(resident)
+            resident.lane.close()
+        admitted: list[Resident] = []
+        retired: list[Resident] = []
+        raced = True
+        while raced:
+            self._watch()
+            admit, evict = self._decide()
+            admitted += admit
+            victims = [self.residents[version] for version in evict]
+            gone = [one for one in victims if self.retire(one)]
+            retired += gone
+            raced = len(gone) < len(victims)
+        return admitted, retired
+
+    def streams(self, since: float) -> Iterator[Resident]:
+        """Those whom nothing but new calls has kept busy since an instant: no call runs that is older."""
+        for resident in self.ready():
+            if resident.version not in self.pinned and not resident.lane.started_before(since):
+                yield resident
+
+    def _decide(self) -> tuple[list[Resident], tuple[str, ...]]:
+        heavy = self._too_heavy()
+        if heavy is not None:
+            others = [one for one in self._occupants() if one.version != heavy.version]
+            return [], decide(others, [heavy.size_bytes], 0, self.max_bytes).evict
+        sizes = [resident.size_bytes for resident in self.waiting]
+        decision = decide(self._occupants(), sizes, self.max_count, self.max_bytes)
+        admitted = self.waiting[: decision.admit]
+        del self.waiting[: decision.admit]
+        for resident in admitted:
+            resident.state = State.LOADING
+        return admitted, decision.evict
+
+    def _watch(self) -> None:
+        # Before the look at who is idle: one that becomes idle after it tells the pool.
+        watched = bool(self.waiting) or self._too_heavy() is not None
+        for resident in self.ready():
+            resident.lane.watched = watched
+
+    def _too_heavy(self) -> Resident | None:
+        """The one that was loaded last, if all together weigh more than they may: until then its size was an estimate."""
+        if not self.max_bytes:
+            return None
+        staying = sum(one.size_bytes for one in self._occupants() if not one.leaving)
+        return max(self.ready(), key=lambda one: one.loaded_at, default=None) if staying > self.max_bytes else None
+
+    def _occupants(self) -> list[Occupant]:
+        inside = [one for one in self.residents.values() if one.state is not State.WAITING]
+        return [
+            *(Occupant(one.version, one.size_bytes, one.lane.last_used, self.is_evictable(one)) for one in inside),
+            *(Occupant(one.version, one.size_bytes, one.lane.last_used) for one in self.beside),
+            *(Occupant(one.version, one.size_bytes, one.lane.last_used, leaving=True) for one in self.leaving),
+        ]

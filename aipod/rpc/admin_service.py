@@ -1,0 +1,130 @@
+"""``aipod.v1.Admin``: what an operator asks and orders."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from aipod import __version__
+from aipod.engine import Engine
+from aipod.engine.administration import LaneState, VersionState
+from aipod.errors import AipodError, InternalError, InvalidArgument
+from aipod.rpc.front import RawCall
+from aipod.rpc.methods import ABILITIES, ADMIN, WIRE_VERSION
+from aipod.rpc.refusal import Refusals
+from aipod.rpc.v1 import admin_pb2 as pb
+
+__all__ = ["AdminService"]
+
+_Timeout = float | None
+
+
+class AdminService:
+    """Runs each request on a thread of its own, since it may wait for a load or for the disk.
+
+    Args:
+        engine: What is administered.
+        refusals: How errors are answered.
+    """
+
+    def __init__(self, engine: Engine, refusals: Refusals) -> None:
+        self._engine = engine
+        self._refusals = refusals
+        self._verbs: dict[str, tuple[type[Message], Callable[[Any, _Timeout], Message]]] = {
+            "Info": (pb.InfoRequest, self._info),
+            "Versions": (pb.VersionsRequest, self._versions),
+            "Load": (pb.VersionRequest, self._load),
+            "Unload": (pb.VersionRequest, self._unload),
+            "Pin": (pb.PinRequest, self._pin),
+            "Rollback": (pb.RollbackRequest, self._rollback),
+            "SetAlias": (pb.SetAliasRequest, self._set_alias),
+            "DropAlias": (pb.DropAliasRequest, self._drop_alias),
+            "DeleteVersion": (pb.VersionRequest, self._delete),
+            "Statistics": (pb.StatisticsRequest, self._statistics),
+        }
+
+    @property
+    def methods(self) -> Mapping[str, float | None]:
+        return {ADMIN + name: self._engine.settings.default_timeout or None for name in self._verbs}
+
+    def __call__(self, raw: RawCall) -> None:
+        try:
+            self._engine.background("admin", partial(self._answer, raw))
+        except AipodError as error:
+            self._refusals.send(raw, error)
+
+    def _answer(self, raw: RawCall) -> None:
+        request_type, verb = self._verbs[raw.method.removeprefix(ADMIN)]
+        try:
+            request = request_type.FromString(raw.message)
+            timeout = None if raw.deadline is None else max(0.0, raw.deadline - time.monotonic())
+            raw.reply(verb(request, timeout).SerializeToString())
+        except DecodeError:
+            self._refusals.send(raw, InvalidArgument(f"the request is no {request_type.DESCRIPTOR.full_name} message"))
+        except AipodError as error:
+            self._refusals.send(raw, error, getattr(request, "version", ""))
+        except Exception as error:
+            internal = InternalError()
+            internal.__cause__ = error
+            self._refusals.send(raw, internal)
+
+    def _info(self, request: pb.InfoRequest, timeout: _Timeout) -> Message:
+        name = self._engine.model_class.__name__
+        return pb.InfoReply(server=__version__, wire_version=WIRE_VERSION, abilities=ABILITIES, model=name)
+
+    def _versions(self, request: pb.VersionsRequest, timeout: _Timeout) -> Message:
+        admin = self._engine.admin
+        return pb.VersionsReply(versions=map(_version, admin.versions()), aliases=admin.aliases())
+
+    def _load(self, request: pb.VersionRequest, timeout: _Timeout) -> Message:
+        self._engine.admin.load(request.version, timeout)
+        return pb.Done()
+
+    def _unload(self, request: pb.VersionRequest, timeout: _Timeout) -> Message:
+        self._engine.admin.unload(request.version, timeout)
+        return pb.Done()
+
+    def _pin(self, request: pb.PinRequest, timeout: _Timeout) -> Message:
+        self._engine.admin.pin(request.version, request.pinned)
+        return pb.Done()
+
+    def _rollback(self, request: pb.RollbackRequest, timeout: _Timeout) -> Message:
+        return pb.RollbackReply(revision=self._engine.admin.rollback(request.version, request.revision or None))
+
+    def _set_alias(self, request: pb.SetAliasRequest, timeout: _Timeout) -> Message:
+        self._engine.admin.set_alias(request.alias, request.version)
+        return pb.Done()
+
+    def _drop_alias(self, request: pb.DropAliasRequest, timeout: _Timeout) -> Message:
+        self._engine.admin.drop_alias(request.alias)
+        return pb.Done()
+
+    def _delete(self, request: pb.VersionRequest, timeout: _Timeout) -> Message:
+        self._engine.admin.delete(request.version, timeout)
+        return pb.Done()
+
+    def _statistics(self, request: pb.StatisticsRequest, timeout: _Timeout) -> Message:
+        statistics = self._engine.admin.statistics()
+        return pb.StatisticsReply(
+            pool=pb.PoolStatistics(**vars(statistics.pool)),
+            lanes=map(_lane, statistics.lanes),
+            workers=self._engine.settings.rpc_max_workers,
+            workers_busy=statistics.workers_busy,
+        )
+
+
+def _version(state: VersionState) -> pb.VersionInfo:
+    revisions = [
+        pb.RevisionInfo(number=one.number, created=one.created, origin=one.origin, size_bytes=one.size_bytes, live=one.live)
+        for one in state.revisions
+    ]
+    on_disk = sum(one.size_bytes for one in state.revisions)
+    return pb.VersionInfo(**{**vars(state), "revisions": revisions, "size_bytes": on_disk})
+
+
+def _lane(state: LaneState) -> pb.LaneStatistics:
+    return pb.LaneStatistics(version=state.version, revision=state.revision, **vars(state.counts))

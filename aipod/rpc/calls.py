@@ -1,0 +1,108 @@
+"""What the two clients have in common: what a call is on the wire, what its errors are, and when it is tried again.
+
+``predict`` and ``log`` are tried again when the server is away or went away, since running them twice does no harm; switch it off
+with ``options(retry=0)``. ``initialize`` and ``train`` are sent once, whatever happens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+
+from aipod.codec import Limits, decode_reply
+from aipod.config import check_address
+from aipod.errors import AipodError, ConfigError, Unavailable
+from aipod.rpc.keepalive import PING_SECONDS, client_options
+from aipod.rpc.status import error_of_rpc, trailing_of
+
+__all__ = ["Attempts", "RemoteTraceback", "channel_options", "decode", "of_rpc", "raising", "take_address"]
+
+# Five tries more bridge about three seconds: a server that restarts is back by then.
+DEFAULT_RETRY = 5
+MAX_MESSAGE_BYTES = 100 * 1024 * 1024
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 2.0
+_REPEATABLE = frozenset({"predict", "log"})
+# A reply comes from a server that was chosen, so more is taken from it than a server takes from anybody.
+_REPLY_LIMITS = Limits(max_value_bytes=64 * 1024 * 1024)
+
+
+class RemoteTraceback(Exception):
+    """The cause of an error that came from a server: shows its traceback there."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+class Attempts:
+    """The tries of one call: how much time each has, and which pause comes before the next.
+
+    Args:
+        method: The model's method.
+        timeout: Seconds for all of them together; None for ever.
+        retry: How many more there may be after the first.
+    """
+
+    def __init__(self, method: str, timeout: float | None, retry: int) -> None:
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._pauses = _pauses(retry if method in _REPEATABLE else 0)
+
+    def timeout(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def pause(self, error: AipodError) -> float | None:
+        """Seconds to wait before another try; None if there is none after this error."""
+        if not isinstance(error, Unavailable):
+            return None
+        pause = next(self._pauses, None)
+        left = self.timeout()
+        return None if pause is None or (left is not None and left <= pause) else pause
+
+
+def _pauses(count: int) -> Iterator[float]:
+    return (min(_FIRST_PAUSE * 2**number, _LONGEST_PAUSE) for number in range(count))
+
+
+def take_address(address: str) -> str:
+    """Check where a client is sent.
+
+    Raises:
+        ConfigError: It is no address.
+    """
+    try:
+        return check_address(address)
+    except ValueError as error:
+        raise ConfigError([f"address {address!r}: {error}"]) from None
+
+
+def channel_options(ping_seconds: float = PING_SECONDS, max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]:
+    return [
+        *client_options(ping_seconds),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        # A server that comes back is found again within a second, not within two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
+
+
+def decode(reply: bytes) -> Any:
+    return decode_reply(reply, _REPLY_LIMITS)
+
+
+def of_rpc(error: grpc.RpcError, address: str) -> AipodError:
+    """Our error for one of gRPC's; both of its libraries raise objects with these three methods."""
+    call: Any = error
+    return error_of_rpc(call.code(), call.details(), trailing_of(call.trailing_metadata()), address)
+
+
+def raising(error: AipodError) -> AipodError:
+    """An error made ready to be raised: the server's traceback shows above it."""
+    if error.remote_traceback:
+        error.__cause__ = RemoteTraceback(error.remote_traceback)
+    error.__suppress_context__ = True
+    return error

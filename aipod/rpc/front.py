@@ -1,0 +1,68 @@
+"""The front: turns a socket into raw calls and back. The contract; implementations are silent about it.
+
+A front knows method names, metadata, deadlines and bytes. It knows neither protobuf nor models, and it never runs user code: the
+handler that it is given takes a call and returns at once, and the answer comes later, from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Front", "FrontOptions", "Handler", "RawCall"]
+
+
+class RawCall(Protocol):
+    """One RPC on the server's side."""
+
+    @property
+    def method(self) -> str:
+        """The full name, ``/package.Service/Method``."""
+
+    @property
+    def message(self) -> bytes:
+        """The request as it came."""
+
+    @property
+    def deadline(self) -> float | None:
+        """Instant on the monotonic clock at which the caller gives up; None if it never does."""
+
+    def reply(self, message: bytes) -> None:
+        """Answer. The first answer counts; one to a call that is gone is dropped. Callable from any thread."""
+
+    def fail(self, status: str, details: str, trailing: Sequence[tuple[str, str | bytes]]) -> None:
+        """Answer with the status of that name, as :meth:`reply` does."""
+
+    def on_gone(self, action: Callable[[], None]) -> None:
+        """Have an action run when the caller gives up or its deadline passes; short, since it runs on the front's thread."""
+
+
+Handler = Callable[[RawCall], None]
+
+
+@dataclass(frozen=True)
+class FrontOptions:
+    """What a front has to keep to.
+
+    Attributes:
+        methods: The full names that it takes, each with the timeout in seconds that holds where the caller set none (None: none).
+        max_message_bytes: The largest request, decompressed.
+    """
+
+    methods: Mapping[str, float | None]
+    max_message_bytes: int
+
+
+class Front(Protocol):
+    """A listening server."""
+
+    def start(self, address: str) -> str:
+        """Listen on ``host:port`` (port 0: a free one) and take calls from now on; gives the address with its real port.
+
+        Raises:
+            Unavailable: Nothing can listen there, because somebody else does or there is no such address.
+        """
+
+    def stop(self, grace: float) -> None:
+        """Refuse new calls at once, wait ``grace`` seconds for the others at most, cancel what is left, close the sockets."""

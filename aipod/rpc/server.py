@@ -1,0 +1,177 @@
+"""The server: an engine behind a front.
+
+``serve(Digits)`` at the end of a script blocks until the process is told to end; ``with Server(Digits, port=0) as server`` is for
+programs and tests.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Any
+
+from aipod.config import Settings
+from aipod.engine import Engine
+from aipod.errors import AipodError, ConfigError
+from aipod.model.base import AIModelBase
+from aipod.rpc.admin_service import AdminService
+from aipod.rpc.aio import AioFront
+from aipod.rpc.front import Front, FrontOptions, RawCall
+from aipod.rpc.legacy_service import LegacyService
+from aipod.rpc.model_service import ModelService
+from aipod.rpc.refusal import Refusals
+
+__all__ = ["Server", "serve"]
+
+
+class Server:
+    """Serves a model from :meth:`start` (or ``with``) to :meth:`stop`.
+
+    Args:
+        model_class: A subclass of :class:`~aipod.model.AIModelBase`.
+        port: The port to listen on, 0 for a free one; None for the environment's.
+        settings: By name, stronger than the environment: ``Server(Digits, port=0, data_path=tmp_path, model_pool_size=2)``.
+
+    Raises:
+        ConfigError: A setting, or the class, makes no sense.
+    """
+
+    def __init__(self, model_class: type[AIModelBase], port: int | None = None, **settings: Any) -> None:
+        if port is not None:
+            settings["listen_port"] = port
+        self._engine = Engine(model_class, **settings)
+        self.settings: Settings = self._engine.settings
+        refusals = Refusals(_sends_tracebacks(self.settings))
+        self._services = [service(self._engine, refusals) for service in (ModelService, AdminService, LegacyService)]
+        self._routes = {method: service for service in self._services for method in service.methods}
+        self._front: Front | None = None
+        self.listening = ""
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @property
+    def address(self) -> str:
+        """What a client on this machine connects to; ``listening`` is what the server bound."""
+        host, _, port = self.listening.rpartition(":")
+        return f"localhost:{port}" if host in ("[::]", "0.0.0.0") else self.listening
+
+    def start(self) -> None:
+        """Open the data path, load what is to be preloaded, listen.
+
+        Raises:
+            StorageError: The data path cannot be used.
+            Unavailable: Nothing can listen on the port.
+        """
+        timeouts = {method: timeout for service in self._services for method, timeout in service.methods.items()}
+        front = AioFront(self._handle, FrontOptions(timeouts, self.settings.max_message_bytes))
+        self._engine.open()
+        try:
+            self.listening = front.start(f"{self.settings.listen_host}:{self.settings.listen_port}")
+        except BaseException:
+            self._engine.close(0.0)
+            raise
+        self._front = front
+
+    def stop(self, grace: float | None = None) -> bool:
+        """Refuse new calls, finish running ones.
+
+        Args:
+            grace: Seconds they may take; None for ``drain_seconds``.
+
+        Returns:
+            False if a model was still running at the end.
+        """
+        front, self._front = self._front, None
+        if front is None:
+            return True
+        grace = self.settings.drain_seconds if grace is None else grace
+        deadline = time.monotonic() + grace
+        front.stop(grace)
+        return self._engine.close(max(0.0, deadline - time.monotonic()))
+
+    def _handle(self, raw: RawCall) -> None:
+        self._routes[raw.method](raw)
+
+
+def serve(model_class: type[AIModelBase], port: int | None = None, **settings: Any) -> None:
+    """Serve a model until SIGTERM or SIGINT.
+
+    The first signal drains: new calls are refused, running ones get ``AIPOD_DRAIN_SECONDS``, then the process ends with 0 even
+    if a model is stuck. A second signal ends it at once. What cannot start ends the process with one line on stderr: with 2
+    if a setting makes no sense, with 1 otherwise.
+
+    Args:
+        model_class: A subclass of :class:`~aipod.model.AIModelBase`.
+        port: The port to listen on; None and, as in 1.0, 0 mean the environment's.
+        settings: By name, as for :class:`Server`.
+    """
+    signals = _Signals()
+    try:
+        server = Server(model_class, port or None, **settings)
+        _log_to_stderr(server.settings.log_level)
+        server.start()
+    except AipodError as error:
+        print(f"aipod: {error}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+    # Whoever reads our output may be gone; that is no reason not to serve.
+    with suppress(OSError):
+        print(f"aipod: serving {model_class.__name__} on {server.listening}", flush=True)
+    signals.wait()
+    if not server.stop():
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        # A stuck model holds a thread that the interpreter may wait for at its end.
+        os._exit(0)
+
+
+class _Signals:
+    """The first SIGTERM or SIGINT asks to end, the second does not ask."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
+
+    def wait(self) -> None:
+        self._asked.wait()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._asked.is_set():
+            os._exit(128 + number)
+        self._asked.set()
+
+
+def _sends_tracebacks(settings: Settings) -> bool:
+    if settings.send_tracebacks != "auto":
+        return settings.send_tracebacks == "always"
+    host = settings.listen_host
+    if host == "localhost" or host.startswith("unix:"):
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _log_to_stderr(level: str) -> None:
+    """Show our log, unless the program has set logging up itself."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("aipod").setLevel(level)

@@ -1,0 +1,116 @@
+"""Errors to gRPC's statuses and back: the only place that knows both.
+
+A status carries the error's name, its sentence in the details, and in the trailing metadata an ``aipod.v1.Error``. gRPC destroys
+a status whose details and metadata are too large (it takes about 8 KiB for granted and refuses above 16), even that of an OK
+call, so everything is cut to well below that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import grpc
+import msgpack
+
+from aipod.errors import (
+    AipodError,
+    Cancelled,
+    DeadlineExceeded,
+    InternalError,
+    NotSupportedError,
+    Overloaded,
+    Unavailable,
+    describe,
+    rebuild,
+)
+from aipod.rpc.v1.model_pb2 import Error
+
+__all__ = ["error_of_rpc", "status_of_error"]
+
+_KEY = "aipod-error-bin"
+_MAX_DETAILS = 1024
+_MAX_DATA = 1024
+_MAX_TRACEBACK = 3072
+_CUT = " […] "
+
+
+def status_of_error(error: AipodError, traceback: str = "") -> tuple[str, str, list[tuple[str, str | bytes]]]:
+    """What the server sends: the status' name, the details, the trailing metadata."""
+    description = describe(error)
+    sentence = _cut(_printable(description["message"]), _MAX_DETAILS)
+    data = msgpack.packb(description["data"]) if description["data"] else b""
+    message = Error(
+        kind=description["kind"],
+        error_id=error.error_id,
+        data=data if len(data) <= _MAX_DATA else b"",
+        traceback=_cut(traceback, _MAX_TRACEBACK),
+    )
+    return error.status, sentence, [(_KEY, message.SerializeToString())]
+
+
+def error_of_rpc(
+    code: grpc.StatusCode, details: str | None, trailing: Iterable[tuple[str, str | bytes]] | None, address: str
+) -> AipodError:
+    """What the client raises: the server's error, or ours for what gRPC itself reports."""
+    for key, value in trailing or ():
+        if key == _KEY and isinstance(value, bytes):
+            return _sent(value, details or "")
+    return _of_grpc(code, details or "", address)
+
+
+def _sent(value: bytes, details: str) -> AipodError:
+    try:
+        message = Error.FromString(value)
+        data = msgpack.unpackb(message.data) if message.data else {}
+    except Exception:  # What a broken peer sends can fail in any way, and the sentence is still good.
+        return InternalError(details)
+    error = rebuild({"kind": message.kind, "message": details, "data": data if isinstance(data, Mapping) else {}})
+    error.error_id = message.error_id
+    error.remote_traceback = message.traceback
+    return error
+
+
+def _of_grpc(code: grpc.StatusCode, details: str, address: str) -> AipodError:
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return _unavailable(details, address)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceeded()
+    if code is grpc.StatusCode.CANCELLED:
+        return Cancelled()
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Overloaded(f"{details}; send less at once, or raise AIPOD_MAX_MESSAGE_BYTES on both sides")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return NotSupportedError(f"the server at {address} does not know this method ({details}); is it an AIPOD?")
+    return InternalError(f"the server at {address} answered {code.name}: {details}")
+
+
+# What gRPC says of a connection that never came to be: the request was not sent.
+_NEVER_SENT = ("failed to connect", "connection refused", "name resolution", "dns resolution", "no route to host", "empty address list")
+
+
+def _unavailable(details: str, address: str) -> Unavailable:
+    lowered = details.lower()
+    if any(phrase in lowered for phrase in _NEVER_SENT):
+        return Unavailable(f"there is no server at {address} ({_cut(details, 200)}); start one, or check the address")
+    return Unavailable(
+        f"the server at {address} went away before it answered ({_cut(details, 200)}); the call can have run", may_have_run=True
+    )
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def _cut(text: str, limit: int) -> str:
+    """At most ``limit`` bytes of UTF-8: the beginning says what it is, the end is where it happened."""
+    if len(text) * 4 <= limit or len(text.encode(errors="replace")) <= limit:
+        return text.encode(errors="replace").decode()
+    data = text.encode(errors="replace")
+    head = limit // 4
+    return data[:head].decode(errors="ignore") + _CUT + data[-(limit - head - len(_CUT.encode())) :].decode(errors="ignore")
+
+
+def trailing_of(metadata: Sequence[Any] | None) -> list[tuple[str, str | bytes]]:
+    """Metadata as pairs, whichever of gRPC's two libraries it comes from."""
+    return [(key, value) for key, value in metadata or ()]

@@ -1,0 +1,17 @@
+"""How many cases the codec's properties are tried with: ``pytest tests/codec --codec-cases=100000``."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--codec-cases", type=int, default=300, help="cases per property of the codec (default: 300)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The option is unknown, and so its default holds, where pytest was not started on this directory.
+    cases = config.getoption("--codec-cases", default=300)
+    slow = [HealthCheck.too_slow, HealthCheck.data_too_large]
+    settings.register_profile("codec", max_examples=cases, deadline=None, database=None, suppress_health_check=slow)

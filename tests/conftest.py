@@ -1,0 +1,69 @@
+"""What holds for every test: the developer's environment counts for nothing, and a test leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+# A machine that is busy with something else is no failure, hence no deadline.
+hypothesis.settings.register_profile("aipod", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("aipod")
+
+_PATIENCE = 5.0
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AIPOD_")]:
+            patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_data_in_the_working_directory() -> Iterator[None]:
+    # The default data path is relative: a test that forgets its own would write where the developer keeps data.
+    data = Path("appdata").absolute()
+    before = data.exists()
+    yield
+    assert data.exists() == before, f"some test made {data}: give its server or model a data path under tmp_path"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves threads of ours, threads that would keep a process alive, or child processes."""
+    threads, children = _threads(), _children()
+    yield
+    # What was told to end may need a moment for it.
+    left = _wait_until_empty(lambda: [thread.name for thread in _threads() - threads])
+    assert not left, f"threads left behind: {left}"
+    left = _wait_until_empty(lambda: sorted(_children() - children))
+    assert not left, f"child processes left behind: {left}"
+
+
+def _threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if not thread.daemon or thread.name.startswith("aipod")}
+
+
+def _children() -> set[str]:
+    """Name this process's children, those included that nobody waited for; on Linux only."""
+    found: set[str] = set()
+    for listing in Path("/proc/self/task").glob("*/children"):
+        try:
+            found.update(listing.read_text().split())
+        except OSError:  # the thread has ended
+            continue
+    return found
+
+
+def _wait_until_empty(look: Callable[[], list[str]]) -> list[str]:
+    end = time.monotonic() + _PATIENCE
+    while (left := look()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return left
