@@ -28,8 +28,8 @@
     ├── ConfigError                the operator: settings that make no sense (also a ValueError)
     └── InternalError              us: a bug; the server's log has the rest under the error id
 
-An error's sentence says what to do next. Constructors take data and build the sentence; what they keep are plain values,
-so that an error survives pickling and a wire: :func:`describe` and :func:`rebuild` are the two ends of that.
+An error's sentence says what to do next. Constructors take data and build the sentence; what they keep are plain
+values, so that an error survives pickling and a wire: :func:`describe` and :func:`rebuild` are the two ends of that.
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class AipodError(Exception):
     Attributes:
         status: The name of the gRPC status that stands for the class.
         error_id: The id under which the server logged the error; ``""`` where no server was involved.
-        remote_traceback: The server's traceback, cut to what a status can carry; ``""`` if the server keeps it to itself.
+        remote_traceback: The server's traceback, cut to what a status can carry; ``""`` if the server keeps it to
+            itself.
     """
 
     status: ClassVar[str] = "INTERNAL"
@@ -183,7 +184,9 @@ class TrainingCancelled(AipodError):
     status = "CANCELLED"
 
     def __init__(self, version: str, job: str, reason: str = "") -> None:
-        super().__init__(f"training job {job!r} of version {version!r} was cancelled" + (f": {reason}" if reason else ""))
+        super().__init__(
+            f"training job {job!r} of version {version!r} was cancelled" + (f": {reason}" if reason else "")
+        )
         self.version = version
         self.job = job
 
@@ -304,7 +307,9 @@ class InternalError(AipodError):
 
 
 _KINDS: dict[str, type[AipodError]] = {
-    value.__name__: value for value in list(globals().values()) if isinstance(value, type) and issubclass(value, AipodError)
+    value.__name__: value
+    for value in list(globals().values())
+    if isinstance(value, type) and issubclass(value, AipodError)
 }
 # What the two ends give an error themselves, and what must not leave the server with the rest.
 _NOT_DATA = frozenset({"error_id", "remote_traceback", "traceback"})

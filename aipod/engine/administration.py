@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from aipod.engine.lane import LaneStatistics
-from aipod.engine.pool import Pool, PoolStatistics
+from aipod.engine.pool import Pool
 from aipod.engine.resident import Resident, State
+from aipod.engine.statistics import LaneState, Statistics
 from aipod.errors import AipodError, Conflict, InvalidArgument, VersionNotFound
 from aipod.model.names import check_version
 from aipod.model.store import Revision, Store
 
-__all__ = ["Administration", "LaneState", "Statistics", "VersionState"]
+__all__ = ["Administration", "VersionState"]
 
 _log = logging.getLogger("aipod.engine")
 
@@ -46,20 +46,6 @@ class VersionState:
     pinned: bool
     aliases: Sequence[str]
     reason: str
-
-
-@dataclass(frozen=True)
-class LaneState:
-    version: str
-    revision: int
-    counts: LaneStatistics
-
-
-@dataclass(frozen=True)
-class Statistics:
-    pool: PoolStatistics
-    lanes: Sequence[LaneState] = field(default_factory=list)
-    workers_busy: int = 0
 
 
 class Administration:
@@ -146,7 +132,9 @@ class Administration:
         version = check_version(version)
         target = self._store.resolve(version)
         if target != version:
-            raise InvalidArgument(f"{version!r} is an alias of {target!r}; drop the alias, or delete the version by its name")
+            raise InvalidArgument(
+                f"{version!r} is an alias of {target!r}; drop the alias, or delete the version by its name"
+            )
         if self._store.current(version) is None:
             raise VersionNotFound(version)
         self.unload(version, timeout)
@@ -172,14 +160,16 @@ class Administration:
 
     def _version(self, version: str, resident: Resident | None, aliases: list[str]) -> VersionState:
         reason = self._pool.failure(version)
+        revision = self._store.current(version)
+        revisions = self._store.revisions(version) if revision else []
         state = _SHOWN.get(resident.state, "failed") if resident is not None else "failed" if reason else "absent"
         last_use = time.time() - (time.monotonic() - resident.lane.last_used) if resident is not None else 0.0
         return VersionState(
             version,
             state,
-            self._store.current(version) or 0,
+            revision or 0,
             resident.revision if resident is not None else 0,
-            self._store.revisions(version),
+            revisions,
             resident.size_bytes if resident is not None else 0,
             last_use,
             self._pool.is_pinned(version),

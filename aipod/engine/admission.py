@@ -1,4 +1,4 @@
-"""Who may take a place in the pool, and who must leave for it: a decision, without a lock, a thread or a model in sight."""
+"""Who may take a place in the pool, and who must leave for it: a decision, with no lock and no thread in sight."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 Rules of this file:
 
-- A call is answered exactly once. ``finish``, ``fail`` and ``cancel`` race on different threads; whoever claims it first answers,
-  the others do nothing.
-- ``arguments`` and the two ``deliver`` methods run on the thread that runs the model. They belong to the transport, which
-  derives from :class:`Call`; nothing here knows what a transport is.
+- A call is answered exactly once. ``finish``, ``fail`` and ``cancel`` race on different threads; whoever claims it
+  first answers, the others do nothing.
+- ``arguments`` and the two ``deliver`` methods run on the thread that runs the model. They belong to the transport,
+  which derives from :class:`Call`; nothing here knows what a transport is.
 """
 
 from __future__ import annotations
@@ -38,7 +38,17 @@ class Call:
         started: Instant at which the model began with it, 0.0 before.
     """
 
-    __slots__ = ("_unanswered", "cancelled", "deadline", "method", "on_cancel", "queue", "size_bytes", "started", "version")
+    __slots__ = (
+        "_unanswered",
+        "cancelled",
+        "deadline",
+        "method",
+        "on_cancel",
+        "queue",
+        "size_bytes",
+        "started",
+        "version",
+    )
 
     def __init__(self, version: str, method: str, deadline: float | None = None, size_bytes: int = 0) -> None:
         self.version = version

@@ -66,7 +66,9 @@ class Engine:
         self.open()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def open(self) -> None:
@@ -131,7 +133,7 @@ class Engine:
         return idle
 
     def submit(self, call: Call) -> None:
-        """Take a call; it is answered sooner or later, on some thread, perhaps on this one. Never blocks, never raises."""
+        """Take a call; it is answered sooner or later, on some thread. Never blocks, never raises."""
         try:
             if not self._open:
                 self._open_late()

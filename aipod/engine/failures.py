@@ -27,7 +27,8 @@ class Failures:
     """What failed, and until when it is not worth another try. Not thread-safe: the pool's lock guards it.
 
     Args:
-        first_pause: Seconds after the first failure; each further one doubles them, to a minute at most. 0 remembers nothing.
+        first_pause: Seconds after the first failure; each further one doubles them, to a minute at most. 0 remembers
+            nothing.
     """
 
     def __init__(self, first_pause: float) -> None:

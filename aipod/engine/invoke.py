@@ -1,7 +1,8 @@
 """The one place where the user's code is called, and where what it raises is sorted.
 
-What a method raises from our tree passes through with its own class. Everything else, ``SystemExit`` and ``KeyboardInterrupt``
-included (a handler that lets them through leaves its caller waiting for ever), becomes a :class:`~aipod.errors.ModelError`.
+What a method raises from our tree passes through with its own class. Everything else, ``SystemExit`` and
+``KeyboardInterrupt`` included (a handler that lets them through leaves its caller waiting for ever), becomes a
+:class:`~aipod.errors.ModelError`.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import inspect
 import os
 import traceback
 from collections.abc import Callable
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any
 
 from aipod.engine.call import Call
 from aipod.errors import AipodError, Cancelled, InvalidArgument, ModelError
-from aipod.model.call import running
+from aipod.model.call import CallSource, running
 
-__all__ = ["endpoint", "error_of", "invoke", "invoke_async", "traceback_text"]
+__all__ = ["endpoint", "error_of", "invoke", "invoke_async", "perform", "traceback_text"]
 
 # Beyond this many linked causes a traceback says nothing more and costs seconds.
 _MAX_CAUSES = 16
@@ -35,13 +36,17 @@ def endpoint(method: Callable[..., Any]) -> Callable[..., Any]:
     return functools.partial(method, binary_data=b"")
 
 
+def perform(method: Callable[..., Any], source: CallSource, arguments: dict[str, Any]) -> Any:
+    """Call a method of the model on this thread, and run what it returned if that is a coroutine."""
+    with running(source):
+        value = method(**arguments)
+        return asyncio.run(value) if type(value) is CoroutineType else value
+
+
 def invoke(method: Callable[..., Any], call: Call) -> bool:
     """Run a call on this thread and answer it; says whether it went well."""
     try:
-        arguments = call.arguments()
-        with running(call):
-            value = method(**arguments)
-        call.finish(value)
+        call.finish(perform(method, call, call.arguments()))
     except BaseException as error:
         call.fail(error_of(error))
         return False

@@ -3,10 +3,10 @@
 Rules of this file:
 
 - ``_lock`` guards the bookkeeping and nothing else: no user code, no reply and no disk under it.
-- A lane is *open* between :meth:`open` (its instance is ready) and :meth:`close`. Before, calls wait and none runs; after,
-  none comes in and those inside run to their end.
-- ``_announced`` is True while a runner has been told of the lane and has not come yet. So a lane stands in the runners' queue at
-  most once, which makes their turns fair, and a call never waits unannounced while the lane may run one more.
+- A lane is *open* between :meth:`open` (its instance is ready) and :meth:`close`. Before, calls wait and none runs;
+  after, none comes in and those inside run to their end.
+- ``_announced`` is True while a runner has been told of the lane and has not come yet. So a lane stands in the runners'
+  queue at most once, which makes their turns fair, and a call never waits unannounced while the lane may run one more.
 - The lane is idle when nothing waits and nothing runs; only an idle lane's instance may be disposed.
 """
 
@@ -16,13 +16,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aipod.engine.call import Call
+from aipod.engine.statistics import LaneStatistics
 from aipod.errors import AipodError, DeadlineExceeded, Overloaded
 
-__all__ = ["Lane", "LaneStatistics", "Runner"]
+__all__ = ["Lane", "Runner"]
 
 
 class Runner(Protocol):
@@ -30,20 +30,6 @@ class Runner(Protocol):
 
     def wake(self, lane: Lane) -> None:
         """Come for a call soon. Never blocks; called under the lane's lock."""
-
-
-@dataclass
-class LaneStatistics:
-    """Counters since the lane was made, and what it holds now."""
-
-    queued: int = 0
-    running: int = 0
-    held_bytes: int = 0
-    done: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    expired: int = 0
-    refused: int = 0
 
 
 class Lane:
@@ -54,7 +40,8 @@ class Lane:
         runner: What runs the calls.
         max_queue: How many calls may wait.
         max_bytes: How many bytes of requests may wait and run.
-        on_idle: Called, without a lock held, when the lane becomes idle and somebody asked (:attr:`watched`) or it is closed.
+        on_idle: Called, without a lock held, when the lane becomes idle and somebody asked (:attr:`watched`) or it is
+            closed.
     """
 
     def __init__(
@@ -256,7 +243,7 @@ class Lane:
             what = f"{len(self._queue)} calls wait for version {self.version!r} already (AIPOD_MAX_QUEUE)"
         else:
             what = (
-                f"the calls of version {self.version!r} hold {self._bytes} bytes, and this one brings {call.size_bytes};"
-                f" {self._max_bytes} are allowed (AIPOD_MAX_QUEUE_BYTES)"
+                f"the calls of version {self.version!r} hold {self._bytes} bytes, this one brings {call.size_bytes},"
+                f" and {self._max_bytes} are allowed (AIPOD_MAX_QUEUE_BYTES)"
             )
         return Overloaded(f"{what}; try again later")

@@ -2,20 +2,18 @@
 
 Rules of this file:
 
-- ``_lock`` guards the roster. No user code, no disk and no reply under it: what a decision entails is put on a list of actions,
-  and :meth:`Pool._planning` does them when the lock is gone. Order of locks: the pool's, then a lane's.
-- A warm call takes no lock of the pool: it reads the roster once and goes into the lane. If the lane is closed by then, the call
-  comes back and enters by the slow way.
+- ``_lock`` guards the roster. No user code, no disk and no reply under it: what a decision entails is put on a list of
+  actions, and :meth:`Pool._planning` does them when the lock is gone. Order of locks: the pool's, then a lane's.
+- A warm call takes no lock of the pool: it reads the roster once and goes into the lane. If the lane is closed by then,
+  the call comes back and enters by the slow way.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 
 from aipod.config import Settings
@@ -26,34 +24,19 @@ from aipod.engine.failures import Failures
 from aipod.engine.lane import Lane, Runner
 from aipod.engine.resident import Methods, Resident, State
 from aipod.engine.roster import Roster
-from aipod.errors import AipodError, InternalError, LoadError, Overloaded, Unavailable, VersionNotFound, describe, rebuild
+from aipod.engine.statistics import PoolStatistics
+from aipod.errors import AipodError, Overloaded, Unavailable, VersionNotFound, describe, rebuild
 from aipod.model.base import AIModelBase
 from aipod.model.store import Store
 
-__all__ = ["Pool", "PoolStatistics"]
-
-_log = logging.getLogger("aipod.engine")
+__all__ = ["Pool", "draining"]
 
 # A refusal sent at the deadline comes too late: the caller has given up by then.
 _REFUSE_BEFORE = 0.2
-# After so many seconds a newcomer may end a steady stream of short calls that never leaves its neighbour idle.
-_PATIENCE = 1.0
+# How often a newcomer that nobody makes room for looks whether a neighbour could go, in seconds.
+_PATIENCE = 0.5
 # Callers may invent names; so many versions may wait for a place at a time.
 _MAX_WAITING = 256
-
-
-@dataclass
-class PoolStatistics:
-    """Counters since the pool was made, and what it holds now. ``capacity`` and ``capacity_bytes`` are 0 where nothing limits."""
-
-    size: int = 0
-    capacity: int = 0
-    size_bytes: int = 0
-    capacity_bytes: int = 0
-    waiting: int = 0
-    loads: int = 0
-    load_failures: int = 0
-    evictions: int = 0
 
 
 class Pool:
@@ -91,8 +74,6 @@ class Pool:
         self._roster = Roster(settings.model_pool_size, settings.model_pool_bytes)
         self._failures = Failures(settings.load_pause)
         self._closing = False
-        self._loads = 0
-        self._load_failures = 0
 
     def __repr__(self) -> str:
         return f"<Pool {self.residents()}, {len(self._roster.waiting)} waiting>"
@@ -140,7 +121,7 @@ class Pool:
             return False
         with self._planning() as todo:
             if resident.state is State.READY:
-                todo += self._leave(resident)
+                todo.extend(self._leave(resident))
         return resident.state is State.FAILED or resident.gone.wait(timeout)
 
     def pin(self, version: str, pinned: bool = True) -> None:
@@ -149,7 +130,7 @@ class Pool:
             (self._roster.pinned.add if pinned else self._roster.pinned.discard)(version)
 
     def swap(self, version: str) -> None:
-        """Serve what is live on disk now; where there is room for both, the old instance answers until the new one is ready.
+        """Serve what is live on disk now; the old instance answers until the new one is ready, if there is room for both.
 
         Raises:
             AipodError: The new revision does not load; the old instance serves on, if it is still there.
@@ -171,31 +152,20 @@ class Pool:
                 self._swap_beside(resident)
 
     def close(self, timeout: float) -> bool:
-        """Take no more calls, let those inside finish, dispose of everything; False if ``timeout`` seconds were too short."""
+        """Take no more calls, finish those inside, dispose of everything; False if ``timeout`` was too short."""
         with self._planning() as todo:
             self._closing = True
             for resident in list(self._roster.waiting):
                 self._roster.remove(resident)
                 todo.append(partial(self._give_up, resident, draining()))
             for resident in self._roster.ready():
-                todo += self._leave(resident)
+                todo.extend(self._leave(resident))
         with self._lock:
             return self._changed.wait_for(lambda: self._roster.empty, timeout)
 
     def statistics(self) -> PoolStatistics:
         with self._lock:
-            roster = self._roster
-            inside = len(roster.residents) - len(roster.waiting) + len(roster.leaving) + len(roster.beside)
-            return PoolStatistics(
-                inside,
-                roster.max_count,
-                roster.size_bytes(),
-                roster.max_bytes,
-                len(roster.waiting),
-                self._loads,
-                self._load_failures,
-                roster.evictions,
-            )
+            return self._roster.statistics()
 
     def residents(self) -> list[Resident]:
         """Who is in, those on the way out last."""
@@ -233,11 +203,13 @@ class Pool:
         """What a load will take, before anybody knows: what its data takes on disk."""
         if version in self._roster.residents:
             return 0
-        if self._settings.strict_versions and self._store.current(version) is None:
+        strict, weighed = self._settings.strict_versions, self._settings.model_pool_bytes > 0
+        live = self._store.current(version) if strict or weighed else None
+        if strict and live is None:
             raise VersionNotFound(version)
-        if not self._settings.model_pool_bytes:
+        if live is None or not weighed:
             return 0
-        return next((revision.size_bytes for revision in self._store.revisions(version) if revision.live), 0)
+        return next((one.size_bytes for one in self._store.revisions(version) if one.live), 0)
 
     def _newcomer(self, version: str, expected_bytes: int) -> Resident:
         if self._closing:
@@ -254,7 +226,7 @@ class Pool:
             )
         resident = Resident(version, expected_bytes, self._make_lane)
         self._roster.arrive(resident)
-        self._clock.at(resident.waiting_since + _PATIENCE, partial(self._press, resident))
+        self._clock.at(resident.waiting_since + _PATIENCE / 10, partial(self._press, resident))
         return resident
 
     def _make_lane(self, resident: Resident) -> Lane:
@@ -275,7 +247,7 @@ class Pool:
 
     def _install(self, resident: Resident, methods: Methods) -> list[Callable[[], object]]:
         """A resident has loaded: from here on its calls run."""
-        self._loads += 1
+        self._roster.loads += 1
         self._failures.forget(resident.version)
         self._roster.residents[resident.version] = resident
         resident.state = State.READY
@@ -287,34 +259,17 @@ class Pool:
 
     def _load(self, resident: Resident) -> None:
         try:
-            methods = self._bring_up(resident)
+            methods = resident.bring_up(self._model_class, self._store, self._settings)
         except AipodError as error:
             with self._planning():
-                resident.state = State.FAILED
-                self._load_failures += 1
+                self._roster.load_failures += 1
                 self._failures.note(resident.version, error)
                 self._roster.remove(resident)
             self._give_up(resident, error)
             return
         with self._planning() as todo:
-            todo += self._install(resident, methods)
+            todo.extend(self._install(resident, methods))
         resident.settle(None)
-
-    def _bring_up(self, resident: Resident) -> Methods:
-        limit = self._settings.model_pool_bytes
-        try:
-            methods = resident.bring_up(self._model_class, self._store, self._settings.strict_versions)
-        except AipodError as error:
-            _log.warning("version %r does not load: %s", resident.version, error, exc_info=error.__cause__)
-            raise
-        except Exception as error:
-            _log.exception("version %r does not load", resident.version)
-            raise InternalError() from error
-        if limit and resident.size_bytes > limit:
-            resident.take_down()
-            needs = f"it takes {resident.size_bytes} bytes, and all together may take {limit} (AIPOD_MODEL_POOL_BYTES)"
-            raise LoadError(resident.version, needs, resident.revision or None)
-        return methods
 
     def _give_up(self, resident: Resident, error: AipodError) -> None:
         resident.lane.fail_all(lambda: _again(error))
@@ -346,20 +301,23 @@ class Pool:
                 self._clock.at(max(due, now + ttl / 4), partial(self._expire, resident))
 
     def _press(self, resident: Resident) -> None:
-        """A newcomer has waited for long: where only a stream of short calls keeps a neighbour busy, the neighbour goes.
+        """A newcomer still waits: where only a stream of short calls keeps a neighbour busy, the neighbour goes.
 
-        Where a long call runs, its end decides; closing its lane would only keep more callers waiting.
+        It may stay for as long as it took to load, so that loading never takes more than half of the time. Where a long
+        call runs, its end decides; closing its lane would only keep more callers waiting.
         """
         with self._planning() as todo:
             if resident.state is not State.WAITING or resident not in self._roster.waiting:
                 return
-            self._clock.at(time.monotonic() + _PATIENCE, partial(self._press, resident))
-            if self._roster.waiting[0] is not resident or self._roster.leaving:
-                return
-            stream = min(self._roster.streams(resident.waiting_since), key=lambda one: one.loaded_at, default=None)
-            if stream is not None:
+            now, since = time.monotonic(), resident.waiting_since
+            stream = min(self._roster.streams(since), key=lambda one: one.load_seconds, default=None)
+            is_next = self._roster.waiting[0] is resident and not self._roster.leaving
+            due = since + stream.load_seconds if stream is not None and is_next else now + _PATIENCE
+            if due > now or stream is None:
+                self._clock.at(max(due, now + _PATIENCE / 10), partial(self._press, resident))
+            else:
                 self._roster.evictions += 1
-                todo += self._leave(stream)
+                todo.extend(self._leave(stream))
 
     def _refuse_at(self, resident: Resident, instant: float) -> None:
         if instant < resident.next_refusal:
@@ -375,7 +333,9 @@ class Pool:
             timed = [(call, call.deadline) for call in resident.lane.waiting() if call.deadline is not None]
             late = [call for call, deadline in timed if deadline <= soon]
             resident.next_refusal = float("inf")
-            self._refuse_at(resident, min((end - _REFUSE_BEFORE for _, end in timed if end > soon), default=float("inf")))
+            self._refuse_at(
+                resident, min((end - _REFUSE_BEFORE for _, end in timed if end > soon), default=float("inf"))
+            )
         for call in late:
             call.fail(_no_place(resident.version))
         resident.lane.remove(late)
@@ -390,27 +350,27 @@ class Pool:
         with self._lock:
             self._roster.beside.add(new)
         try:
-            methods = self._bring_up(new)
+            methods = new.bring_up(self._model_class, self._store, self._settings)
         except AipodError:
             with self._planning():
                 self._roster.beside.discard(new)
-                self._load_failures += 1
+                self._roster.load_failures += 1
             raise
         with self._planning() as todo:
             self._roster.beside.discard(new)
             if self._roster.residents.get(old.version) is old:
-                todo += self._leave(old)
-                todo += self._install(new, methods)
+                todo.extend(self._leave(old))
+                todo.extend(self._install(new, methods))
             else:
                 # The old one went while the new one loaded: whoever needs the version next loads it.
-                todo += self._leave(new)
+                todo.extend(self._leave(new))
         new.settle(None)
 
     def _swap_after(self, old: Resident) -> None:
         with self._planning() as todo:
             if self._closing or self._roster.residents.get(old.version) is not old:
                 return
-            todo += self._leave(old)
+            todo.extend(self._leave(old))
             new = Resident(old.version, old.size_bytes, self._make_lane)
             new.wanted = True
             self._roster.arrive(new, first=True)

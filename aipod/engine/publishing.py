@@ -1,7 +1,8 @@
-"""``initialize`` and ``train``: the user's code writes into a staging directory, the result is published, the pool swaps to it.
+"""``initialize`` and ``train``: the user's code writes into a staging directory, the result is published, the pool
+swaps to it.
 
-Both run on a thread of their own, apart from the workers, and one of them at a time for a version, in all processes that share the
-data path. The caller may go away meanwhile: the run goes on, and what it publishes is whole.
+Both run on a thread of their own, apart from the workers, and one of them at a time for a version, in all processes
+that share the data path. The caller may go away meanwhile: the run goes on, and what it publishes is whole.
 """
 
 from __future__ import annotations
@@ -11,11 +12,10 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from aipod.engine.call import Call
-from aipod.engine.invoke import endpoint, error_of
+from aipod.engine.invoke import endpoint, error_of, perform
 from aipod.engine.pool import Pool
 from aipod.errors import AipodError, VersionNotFound
 from aipod.model.base import AIModelBase
-from aipod.model.call import running
 from aipod.model.place import Place, construct
 from aipod.model.store import Lease, Store
 
@@ -108,8 +108,7 @@ class Publisher:
     def _run(self, call: Call, place: Place, arguments: dict[str, Any]) -> object:
         instance = construct(self._model_class, place, call.version, self._store.root)
         try:
-            with running(call):
-                return endpoint(getattr(instance, call.method))(**arguments)
+            return perform(endpoint(getattr(instance, call.method)), call, arguments)
         finally:
             try:
                 instance.dispose()

@@ -15,6 +15,7 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any
 
+from aipod.config import Settings
 from aipod.engine.invoke import endpoint, error_of
 from aipod.engine.lane import Lane
 from aipod.engine.memory import resident_bytes
@@ -74,26 +75,29 @@ class Resident:
         self.error = error
         self.settled.set()
 
-    def bring_up(self, model_class: type[AIModelBase], store: Store, strict: bool) -> Methods:
+    def bring_up(self, model_class: type[AIModelBase], store: Store, settings: Settings) -> Methods:
         """Build the instance, load and warm it; gives the methods that a lane may call.
 
         Raises:
-            AipodError: What the user's code raised of our tree, or ``LoadError`` for anything else. Nothing is left behind.
+            AipodError: What the user's code raised of our tree, or ``LoadError`` for anything else. Nothing is left
+                behind.
         """
         before, started = resident_bytes(), time.monotonic()
         try:
-            instance = construct(model_class, self._place(store, strict), self.version, store.root)
+            instance = construct(model_class, self._place(store, settings.strict_versions), self.version, store.root)
             self._instance = instance
             instance.load()
             warmup = getattr(instance, "warmup", None)
             if warmup is not None:
                 warmup()
             self.size_bytes = _size_of(instance, before)
+            self._check_size(settings.model_pool_bytes)
             methods = {name: endpoint(getattr(instance, name)) for name in ("predict", "log")}
         except BaseException as error:
-            reason = self._load_error(error, store)
+            failure = self._load_error(error, store)
+            _log.warning("version %r is not loaded: %s", self.version, failure, exc_info=failure.__cause__)
             self.take_down()
-            raise reason from error
+            raise failure from failure.__cause__
         self.load_seconds = time.monotonic() - started
         self.loaded_at = time.time()
         return methods
@@ -126,13 +130,19 @@ class Resident:
         self.revision = lease.number
         return lease.place
 
+    def _check_size(self, limit: int) -> None:
+        if limit and self.size_bytes > limit:
+            needs = f"it takes {self.size_bytes} bytes, and all together may take {limit} (AIPOD_MODEL_POOL_BYTES)"
+            raise LoadError(self.version, needs, self.revision or None)
+
     def _load_error(self, error: BaseException, store: Store) -> AipodError:
         if isinstance(error, AipodError):
             return error
         reason = str(error_of(error))
         for path in (store.root / "revisions" / self.version / str(self.revision), store.root):
             reason = reason.replace(str(path), f"<{path.name}>")
-        if any(one.number == self.revision and one.origin == "initialize" for one in store.revisions(self.version)):
+        origins = {one.number: one.origin for one in store.revisions(self.version)} if self.revision else {}
+        if origins.get(self.revision) == "initialize":
             reason += "; initialize() published it and it was never trained: call train(), or roll back"
         failed = LoadError(self.version, reason, self.revision or None)
         failed.__cause__ = error

@@ -1,9 +1,11 @@
-"""The roster: who is in the pool, who waits outside, who is on the way out. Bookkeeping and decisions, guarded by the pool's lock.
+"""The roster: who is in the pool, who waits outside, who is on the way out. Bookkeeping and decisions, guarded by the
+pool's lock.
 
 - ``residents`` holds one resident a version: waiting, loading or ready. No lane in it is closed.
-- One that must go leaves ``residents`` first, then its lane is closed, and when the lane is idle its instance is disposed of.
-  It takes up room until that is done.
-- Room is taken when a load begins. A swap's new instance is in ``beside`` while it loads and may exceed the count by one.
+- One that must go leaves ``residents`` first, then its lane is closed, and when the lane is idle its instance is
+  disposed of. It takes up room until that is done.
+- Room is taken when a load begins. A swap's new instance is in ``beside`` while it loads and may exceed the count by
+  one.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from collections.abc import Iterator
 
 from aipod.engine.admission import Occupant, decide
 from aipod.engine.resident import Resident, State
+from aipod.engine.statistics import PoolStatistics
+from aipod.errors import Cancelled
 
 __all__ = ["Roster"]
 
@@ -32,6 +36,8 @@ class Roster:
         self.leaving: set[Resident] = set()
         self.beside: set[Resident] = set()
         self.pinned: set[str] = set()
+        self.loads = 0
+        self.load_failures = 0
         self.evictions = 0
 
     @property
@@ -41,8 +47,12 @@ class Roster:
     def ready(self) -> list[Resident]:
         return [one for one in self.residents.values() if one.state is State.READY]
 
-    def size_bytes(self) -> int:
-        return sum(one.size_bytes for one in self._occupants())
+    def statistics(self) -> PoolStatistics:
+        occupants = self._occupants()
+        taken = sum(one.size_bytes for one in occupants)
+        limits = {"capacity": self.max_count, "capacity_bytes": self.max_bytes, "waiting": len(self.waiting)}
+        counts = {"loads": self.loads, "load_failures": self.load_failures, "evictions": self.evictions}
+        return PoolStatistics(size=len(occupants), size_bytes=taken, **limits, **counts)
 
     def all_pinned(self) -> bool:
         """Whether no place can come free by itself."""
@@ -60,6 +70,7 @@ class Roster:
             del self.residents[resident.version]
         if resident in self.waiting:
             self.waiting.remove(resident)
+        resident.state = State.FAILED
 
     def leave(self, resident: Resident) -> None:
         """Take one out: from here on no call reaches it, those inside finish."""
@@ -86,6 +97,7 @@ class Roster:
             # All who asked for it have given up.
             self.remove(resident)
             resident.lane.close()
+            resident.settle(Cancelled())
         admitted: list[Resident] = []
         retired: list[Resident] = []
         raced = True
@@ -125,7 +137,7 @@ class Roster:
             resident.lane.watched = watched
 
     def _too_heavy(self) -> Resident | None:
-        """The one that was loaded last, if all together weigh more than they may: until then its size was an estimate."""
+        """The one loaded last, if all together weigh more than they may: until then its size was a guess."""
         if not self.max_bytes:
             return None
         staying = sum(one.size_bytes for one in self._occupants() if not one.leaving)

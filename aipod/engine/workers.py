@@ -1,7 +1,8 @@
 """The two runners: threads for ``def predict``, one event loop for ``async def predict``.
 
-A worker thread waits in one queue for lanes, not for calls: a lane stands in it once however many calls it holds, so lanes take
-turns. A worker goes on with the same lane while no other waits for one; that costs neither a wake-up nor a hand-over.
+A worker thread waits in one queue for lanes, not for calls: a lane stands in it once however many calls it holds, so
+lanes take turns. A worker goes on with the same lane while no other waits for one; that costs neither a wake-up nor a
+hand-over.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Workers:
     def __init__(self, count: int) -> None:
         self.count = count
         self._ready: SimpleQueue[Lane | None] = SimpleQueue()
-        self._threads = [threading.Thread(target=self._work, name=f"aipod-worker-{n}", daemon=True) for n in range(count)]
+        self._threads = [
+            threading.Thread(target=self._work, name=f"aipod-worker-{n}", daemon=True) for n in range(count)
+        ]
         for thread in self._threads:
             thread.start()
 

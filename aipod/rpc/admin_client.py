@@ -1,6 +1,7 @@
 """The operator's verbs on the client's side, and what they return.
 
-Each verb is written once, in ``_Requests``, as a request and a way to read its reply; the two clients differ in how they send.
+Each verb is written once, in ``_Requests``, as a request and a way to read its reply; the two clients differ in how
+they send.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class RevisionInfo(NamedTuple):
 
 
 class VersionInfo(NamedTuple):
-    """One version; ``last_use`` is in seconds since the epoch, 0.0 if it is not loaded; ``reason`` says why it is failed."""
+    """One version; ``last_use`` is in seconds since the epoch, 0.0 if not loaded; ``reason``: why it is failed."""
 
     version: str
     state: str
@@ -116,7 +117,9 @@ class _Requests:
     info = _Request("Info", pb.InfoRequest(), lambda data: _info(pb.InfoReply.FromString(data)))
     versions = _Request("Versions", pb.VersionsRequest(), lambda data: _versions(pb.VersionsReply.FromString(data)))
     aliases = _Request("Versions", pb.VersionsRequest(), lambda data: dict(pb.VersionsReply.FromString(data).aliases))
-    statistics = _Request("Statistics", pb.StatisticsRequest(), lambda data: _statistics(pb.StatisticsReply.FromString(data)))
+    statistics = _Request(
+        "Statistics", pb.StatisticsRequest(), lambda data: _statistics(pb.StatisticsReply.FromString(data))
+    )
 
     @staticmethod
     def on_version(verb: str, version: str) -> _Request[None]:
@@ -237,7 +240,9 @@ class AsyncAdmin:
 
     async def _send(self, request: _Request[R], timeout: float | None = _TIMEOUT) -> R:
         try:
-            reply = await self._connection.stub(ADMIN + request.verb)(request.message.SerializeToString(), timeout=timeout)
+            reply = await self._connection.stub(ADMIN + request.verb)(
+                request.message.SerializeToString(), timeout=timeout
+            )
         except grpc.RpcError as failure:
             error = of_rpc(failure, self._connection.address)
         else:
@@ -255,7 +260,9 @@ def _info(reply: pb.InfoReply) -> ServerInfo:
 
 def _versions(reply: pb.VersionsReply) -> tuple[VersionInfo, ...]:
     return tuple(
-        _like(VersionInfo, one, revisions=tuple(_like(RevisionInfo, r) for r in one.revisions), aliases=tuple(one.aliases))
+        _like(
+            VersionInfo, one, revisions=tuple(_like(RevisionInfo, r) for r in one.revisions), aliases=tuple(one.aliases)
+        )
         for one in reply.versions
     )
 

@@ -11,7 +11,8 @@ from google.protobuf.message import DecodeError, Message
 
 from aipod import __version__
 from aipod.engine import Engine
-from aipod.engine.administration import LaneState, VersionState
+from aipod.engine.administration import VersionState
+from aipod.engine.statistics import LaneState
 from aipod.errors import AipodError, InternalError, InvalidArgument
 from aipod.rpc.front import RawCall
 from aipod.rpc.methods import ABILITIES, ADMIN, WIRE_VERSION
@@ -21,6 +22,8 @@ from aipod.rpc.v1 import admin_pb2 as pb
 __all__ = ["AdminService"]
 
 _Timeout = float | None
+# Verbs that wait for a model to load, which may take as long as it takes.
+_AS_LONG_AS_A_LOAD = frozenset({"Load", "Rollback"})
 
 
 class AdminService:
@@ -49,7 +52,8 @@ class AdminService:
 
     @property
     def methods(self) -> Mapping[str, float | None]:
-        return {ADMIN + name: self._engine.settings.default_timeout or None for name in self._verbs}
+        default = self._engine.settings.default_timeout or None
+        return {ADMIN + name: None if name in _AS_LONG_AS_A_LOAD else default for name in self._verbs}
 
     def __call__(self, raw: RawCall) -> None:
         try:
@@ -119,7 +123,9 @@ class AdminService:
 
 def _version(state: VersionState) -> pb.VersionInfo:
     revisions = [
-        pb.RevisionInfo(number=one.number, created=one.created, origin=one.origin, size_bytes=one.size_bytes, live=one.live)
+        pb.RevisionInfo(
+            number=one.number, created=one.created, origin=one.origin, size_bytes=one.size_bytes, live=one.live
+        )
         for one in state.revisions
     ]
     on_disk = sum(one.size_bytes for one in state.revisions)

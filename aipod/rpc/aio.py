@@ -1,7 +1,7 @@
 """The front on the public ``grpc.aio``: one event loop on a thread of its own.
 
-Replies come from other threads. Those that are ready together cross into the loop together: the first of them wakes the loop, the
-others find that somebody has.
+Replies come from other threads. Those that are ready together cross into the loop together: the first of them wakes the
+loop, the others find that somebody has.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ class AioFront:
     def start(self, address: str) -> str:
         self._thread.start()
         try:
-            return self._run(self._start(address))
+            bound: str = self._run(self._start(address))
         except BaseException:
             self._end_loop()
             raise
+        return bound
 
     def stop(self, grace: float) -> None:
         server, self._server = self._server, None
@@ -57,7 +58,8 @@ class AioFront:
 
     def send(self, call: _AioCall, answer: bytes | _Failure) -> None:
         """Hand an answer over to the loop; from any thread."""
-        # Appended before the flag is read, and the flag is cleared before the outbox is emptied: no answer is left behind.
+        # Appended before the flag is read, and the flag is cleared before the outbox is emptied: no answer is left
+        # behind.
         self._outbox.append((call, answer))
         if not self._waking:
             self._waking = True
@@ -143,13 +145,16 @@ class _AioCall:
             action()
 
     def settle(self, answer: bytes | _Failure) -> None:
+        # The action refers to the call of the engine, which refers to us: megabytes would wait for the cycle collector.
+        self._on_gone = None
         if not self.answer.done():
             self.answer.set_result(answer)
 
     def leave(self) -> None:
         self._gone = True
-        if self._on_gone is not None:
-            self._on_gone()
+        action, self._on_gone = self._on_gone, None
+        if action is not None:
+            action()
 
     def expire(self) -> None:
         """A timeout of ours, for a caller that set none."""
@@ -181,6 +186,8 @@ def _unary(
         del message
         try:
             handler(call)
+            # Who took the message keeps it for as long as it needs it.
+            call.message = b""
             result = await call.answer
         except asyncio.CancelledError:
             call.leave()

@@ -1,7 +1,7 @@
 """What the two clients have in common: what a call is on the wire, what its errors are, and when it is tried again.
 
-``predict`` and ``log`` are tried again when the server is away or went away, since running them twice does no harm; switch it off
-with ``options(retry=0)``. ``initialize`` and ``train`` are sent once, whatever happens.
+``predict`` and ``log`` are tried again when the server is away or went away, since running them twice does no harm;
+switch it off with ``options(retry=0)``. ``initialize`` and ``train`` are sent once, whatever happens.
 """
 
 from __future__ import annotations
@@ -13,12 +13,20 @@ from typing import Any
 import grpc
 
 from aipod.codec import Limits, decode_reply
-from aipod.config import check_address
-from aipod.errors import AipodError, ConfigError, Unavailable
+from aipod.errors import AipodError, Unavailable
 from aipod.rpc.keepalive import PING_SECONDS, client_options
 from aipod.rpc.status import error_of_rpc, trailing_of
 
-__all__ = ["Attempts", "RemoteTraceback", "channel_options", "decode", "of_rpc", "raising", "take_address"]
+__all__ = [
+    "DEFAULT_RETRY",
+    "MAX_MESSAGE_BYTES",
+    "Attempts",
+    "RemoteTraceback",
+    "channel_options",
+    "decode",
+    "of_rpc",
+    "raising",
+]
 
 # Five tries more bridge about three seconds: a server that restarts is back by then.
 DEFAULT_RETRY = 5
@@ -66,19 +74,9 @@ def _pauses(count: int) -> Iterator[float]:
     return (min(_FIRST_PAUSE * 2**number, _LONGEST_PAUSE) for number in range(count))
 
 
-def take_address(address: str) -> str:
-    """Check where a client is sent.
-
-    Raises:
-        ConfigError: It is no address.
-    """
-    try:
-        return check_address(address)
-    except ValueError as error:
-        raise ConfigError([f"address {address!r}: {error}"]) from None
-
-
-def channel_options(ping_seconds: float = PING_SECONDS, max_message_bytes: int = MAX_MESSAGE_BYTES) -> list[tuple[str, Any]]:
+def channel_options(
+    ping_seconds: float = PING_SECONDS, max_message_bytes: int = MAX_MESSAGE_BYTES
+) -> list[tuple[str, Any]]:
     return [
         *client_options(ping_seconds),
         ("grpc.max_receive_message_length", max_message_bytes),

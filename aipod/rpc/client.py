@@ -5,8 +5,8 @@
     model = AIClient("localhost:50051", version="v1")
     model.predict(image=array)
 
-A client touches no disk and connects with its first call. It may be used from any number of threads, and after a fork. Every keyword
-belongs to the model; what is meant for AIPOD goes through ``options``.
+A client touches no disk and connects with its first call. It may be used from any number of threads, and after a fork.
+Every keyword belongs to the model; what is meant for AIPOD goes through ``options``.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ import grpc
 import grpc.aio
 
 from aipod.codec import encode_call
+from aipod.config import check_address
 from aipod.rpc.admin_client import Admin, AsyncAdmin
 from aipod.rpc.calls import (
     DEFAULT_RETRY,
     MAX_MESSAGE_BYTES,
-    PING_SECONDS,
     Attempts,
     channel_options,
     decode,
     of_rpc,
     raising,
-    take_address,
 )
 from aipod.rpc.connection import Connection
+from aipod.rpc.keepalive import PING_SECONDS
 from aipod.rpc.methods import MODEL_METHODS
 
 __all__ = ["AIClient", "AsyncAIClient"]
@@ -74,9 +74,11 @@ class AIClient(_Options):
     Args:
         address: ``host:port``, or anything else that gRPC resolves (``unix:/path``, ``dns:///name:port``).
         version: The version, or an alias, that all calls go to.
-        timeout: Seconds for predict, initialize and log; None for ever. A train has no limit unless ``options`` sets one.
+        timeout: Seconds for predict, initialize and log; None for ever. A train has no limit unless ``options`` sets
+            one.
         datapath: For code of 1.0; ignored, since nothing of a client is on disk.
-        ping_seconds: While a call runs, how often to make sure that the server is alive; a dead one is noticed after twice that.
+        ping_seconds: While a call runs, how often to make sure that the server is alive; a dead one is noticed after
+            twice that.
         max_message_bytes: The largest reply.
 
     Raises:
@@ -94,7 +96,7 @@ class AIClient(_Options):
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._set_up(version, timeout)
-        target, options = take_address(address), channel_options(ping_seconds, max_message_bytes)
+        target, options = check_address(address), channel_options(ping_seconds, max_message_bytes)
         self._connection = Connection(target, lambda: grpc.insecure_channel(target, options=options))
 
     def __repr__(self) -> str:
@@ -103,7 +105,9 @@ class AIClient(_Options):
     def __enter__(self) -> AIClient:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @property
@@ -168,7 +172,7 @@ class AIClient(_Options):
 
 
 class AsyncAIClient(_Options):
-    """:class:`AIClient` for asyncio: the same arguments, and every method is awaited. Belongs to the event loop of its first call."""
+    """:class:`AIClient` for asyncio: every method is awaited. Belongs to the event loop of its first call."""
 
     def __init__(
         self,
@@ -180,7 +184,7 @@ class AsyncAIClient(_Options):
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._set_up(version, timeout)
-        target, options = take_address(address), channel_options(ping_seconds, max_message_bytes)
+        target, options = check_address(address), channel_options(ping_seconds, max_message_bytes)
         self._connection = Connection(target, lambda: grpc.aio.insecure_channel(target, options=options))
 
     def __repr__(self) -> str:

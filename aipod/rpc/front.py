@@ -1,7 +1,7 @@
 """The front: turns a socket into raw calls and back. The contract; implementations are silent about it.
 
-A front knows method names, metadata, deadlines and bytes. It knows neither protobuf nor models, and it never runs user code: the
-handler that it is given takes a call and returns at once, and the answer comes later, from any thread.
+A front knows method names, metadata, deadlines and bytes. It knows neither protobuf nor models, and it never runs user
+code: the handler that it is given takes a call and returns at once, and the answer comes later, from any thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class RawCall(Protocol):
 
     @property
     def message(self) -> bytes:
-        """The request as it came."""
+        """The request as it came; to be taken while the handler runs, not kept for later."""
 
     @property
     def deadline(self) -> float | None:
@@ -35,7 +35,7 @@ class RawCall(Protocol):
         """Answer with the status of that name, as :meth:`reply` does."""
 
     def on_gone(self, action: Callable[[], None]) -> None:
-        """Have an action run when the caller gives up or its deadline passes; short, since it runs on the front's thread."""
+        """Have an action run when the caller gives up or its deadline passes; it must be short."""
 
 
 Handler = Callable[[RawCall], None]
@@ -46,7 +46,8 @@ class FrontOptions:
     """What a front has to keep to.
 
     Attributes:
-        methods: The full names that it takes, each with the timeout in seconds that holds where the caller set none (None: none).
+        methods: The full names that it takes, each with the timeout in seconds that holds where the caller set none
+            (None: none).
         max_message_bytes: The largest request, decompressed.
     """
 
@@ -58,11 +59,12 @@ class Front(Protocol):
     """A listening server."""
 
     def start(self, address: str) -> str:
-        """Listen on ``host:port`` (port 0: a free one) and take calls from now on; gives the address with its real port.
+        """Listen on ``host:port`` (port 0: a free one) and take calls from now on; gives the address with its real
+        port.
 
         Raises:
             Unavailable: Nothing can listen there, because somebody else does or there is no such address.
         """
 
     def stop(self, grace: float) -> None:
-        """Refuse new calls at once, wait ``grace`` seconds for the others at most, cancel what is left, close the sockets."""
+        """Refuse new calls at once, give the others ``grace`` seconds, cancel what is left, close the sockets."""

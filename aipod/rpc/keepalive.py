@@ -1,6 +1,7 @@
 """Pings, set on both sides together: a client that pings more often than its server allows is thrown off in mid-call.
 
-With a call in flight ``grpc.keepalive_timeout_ms`` does nothing; ``grpc.http2.ping_timeout_ms`` is what notices a dead peer.
+With a call in flight ``grpc.keepalive_timeout_ms`` does nothing; ``grpc.http2.ping_timeout_ms`` is what notices a dead
+peer.
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ class _LegacyCall(Call):
         try:
             data = json.dumps(result, default=_plain).encode()
         except (TypeError, ValueError, RecursionError) as error:
-            self.deliver_error(ModelError(f"{self.method}() returned what JSON cannot hold: {error}; use AIClient for more"))
+            self.deliver_error(
+                ModelError(f"{self.method}() returned what JSON cannot hold: {error}; use AIClient for more")
+            )
         else:
             self._raw.reply(Output(data_json=data).SerializeToString())
 

@@ -57,7 +57,11 @@ class ModelService:
         else:
             limit = self._settings.max_message_bytes
             if len(message) > limit:
-                self.refuse(call, raw, Overloaded(f"the result takes {len(message)} bytes, and {limit} are allowed; return less"))
+                self.refuse(
+                    call,
+                    raw,
+                    Overloaded(f"the result takes {len(message)} bytes, and {limit} are allowed; return less"),
+                )
             else:
                 raw.reply(message)
 
@@ -70,12 +74,14 @@ class _ModelCall(Call):
 
     def __init__(self, method: str, message: Message, raw: RawCall, service: ModelService) -> None:
         super().__init__(message.version, method, raw.deadline, len(raw.message))
-        self._message = message
+        self._message: Message | None = message
         self._raw = raw
         self._service = service
 
     def arguments(self) -> dict[str, object]:
-        return self._message.kwargs()
+        # Not kept: a large request is free as soon as the model lets go of it.
+        message, self._message = self._message, None
+        return message.kwargs() if message is not None else {}
 
     def deliver(self, value: object) -> None:
         self._service.answer(self, self._raw, value)

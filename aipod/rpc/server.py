@@ -1,7 +1,7 @@
 """The server: an engine behind a front.
 
-``serve(Digits)`` at the end of a script blocks until the process is told to end; ``with Server(Digits, port=0) as server`` is for
-programs and tests.
+``serve(Digits)`` at the end of a script blocks until the process is told to end; ``with Server(Digits, port=0) as
+server`` is for programs and tests.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Server:
     Args:
         model_class: A subclass of :class:`~aipod.model.AIModelBase`.
         port: The port to listen on, 0 for a free one; None for the environment's.
-        settings: By name, stronger than the environment: ``Server(Digits, port=0, data_path=tmp_path, model_pool_size=2)``.
+        settings: By name, stronger than the environment: ``Server(Digits, port=0, data_path=tmp_path,
+            model_pool_size=2)``.
 
     Raises:
         ConfigError: A setting, or the class, makes no sense.
@@ -58,7 +59,9 @@ class Server:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     @property
@@ -112,9 +115,9 @@ class Server:
 def serve(model_class: type[AIModelBase], port: int | None = None, **settings: Any) -> None:
     """Serve a model until SIGTERM or SIGINT.
 
-    The first signal drains: new calls are refused, running ones get ``AIPOD_DRAIN_SECONDS``, then the process ends with 0 even
-    if a model is stuck. A second signal ends it at once. What cannot start ends the process with one line on stderr: with 2
-    if a setting makes no sense, with 1 otherwise.
+    The first signal drains: new calls are refused, running ones get ``AIPOD_DRAIN_SECONDS``, then the process ends with
+    0 even if a model is stuck. A second signal ends it at once. What cannot start ends the process with one line on
+    stderr: with 2 if a setting makes no sense, with 1 otherwise.
 
     Args:
         model_class: A subclass of :class:`~aipod.model.AIModelBase`.

@@ -1,8 +1,8 @@
 """Errors to gRPC's statuses and back: the only place that knows both.
 
-A status carries the error's name, its sentence in the details, and in the trailing metadata an ``aipod.v1.Error``. gRPC destroys
-a status whose details and metadata are too large (it takes about 8 KiB for granted and refuses above 16), even that of an OK
-call, so everything is cut to well below that.
+A status carries the error's name, its sentence in the details, and in the trailing metadata an ``aipod.v1.Error``. gRPC
+destroys a status whose details and metadata are too large (it takes about 8 KiB for granted and refuses above 16), even
+that of an OK call, so everything is cut to well below that.
 """
 
 from __future__ import annotations
@@ -86,7 +86,14 @@ def _of_grpc(code: grpc.StatusCode, details: str, address: str) -> AipodError:
 
 
 # What gRPC says of a connection that never came to be: the request was not sent.
-_NEVER_SENT = ("failed to connect", "connection refused", "name resolution", "dns resolution", "no route to host", "empty address list")
+_NEVER_SENT = (
+    "failed to connect",
+    "connection refused",
+    "name resolution",
+    "dns resolution",
+    "no route to host",
+    "empty address list",
+)
 
 
 def _unavailable(details: str, address: str) -> Unavailable:
@@ -94,7 +101,8 @@ def _unavailable(details: str, address: str) -> Unavailable:
     if any(phrase in lowered for phrase in _NEVER_SENT):
         return Unavailable(f"there is no server at {address} ({_cut(details, 200)}); start one, or check the address")
     return Unavailable(
-        f"the server at {address} went away before it answered ({_cut(details, 200)}); the call can have run", may_have_run=True
+        f"the server at {address} went away before it answered ({_cut(details, 200)}); the call can have run",
+        may_have_run=True,
     )
 
 
@@ -108,7 +116,11 @@ def _cut(text: str, limit: int) -> str:
         return text.encode(errors="replace").decode()
     data = text.encode(errors="replace")
     head = limit // 4
-    return data[:head].decode(errors="ignore") + _CUT + data[-(limit - head - len(_CUT.encode())) :].decode(errors="ignore")
+    return (
+        data[:head].decode(errors="ignore")
+        + _CUT
+        + data[-(limit - head - len(_CUT.encode())) :].decode(errors="ignore")
+    )
 
 
 def trailing_of(metadata: Sequence[Any] | None) -> list[tuple[str, str | bytes]]:
