@@ -127,7 +127,7 @@ def _view(shape: list[int], dtype: DType, data: memoryview, order: Any) -> np.nd
     if dtype.kind in "bUV":
         if _suspect_bytes(dtype) > _MAX_OVERLAP * dtype.itemsize:
             raise ValueError("the fields of a structured dtype lie over each other too often; send them one by one")
-        _check_content(array)
+        _check_content(array.reshape(-1, order="A"))
     return array
 
 
@@ -142,13 +142,14 @@ def _suspect_bytes(dtype: DType) -> int:
 
 
 def _check_content(array: np.ndarray[Any, Any]) -> None:
-    """Refuse the bit patterns that numpy takes for granted it never sees."""
+    """Refuse, in an array of one dimension, the bit patterns that numpy takes for granted it never sees."""
     if not array.size:
         return
     dtype = array.dtype
     if dtype.names is not None:
         for name in dtype.names:
-            _check_content(array[name])
+            if _suspect_bytes(dtype[name]):
+                _check_content(array[name].reshape(-1))
     elif dtype.kind == "b" and array.view(np.uint8).max() > 1:
         raise ValueError("a boolean array has bytes other than 0 and 1")
     elif dtype.kind == "U" and _code_points(array).max() > _LAST_CODE_POINT:
@@ -156,8 +157,8 @@ def _check_content(array: np.ndarray[Any, Any]) -> None:
 
 
 def _code_points(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    # A last axis of length 1 can be split whatever the strides of the others.
-    return array[..., np.newaxis].view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+    # A last axis of length 1 can be split whatever the stride of the other.
+    return array[:, np.newaxis].view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
 
 
 def _name(value: object) -> str:

@@ -38,7 +38,7 @@ _PLAIN: dict[str, DType] = {
     for code in _NUMBERS
     for dtype in (np.dtype(code).newbyteorder("<"), np.dtype(code).newbyteorder(">"))
 }
-_SIZED = re.compile(r"\|[SV][1-9][0-9]{0,9}|[<>]U[1-9][0-9]{0,8}")
+_SIZED = re.compile(r"\|[SV]([1-9][0-9]{0,9})|[<>]U([1-9][0-9]{0,8})")
 _TIME = re.compile(r"[<>][Mm]8(\[([1-9][0-9]{0,9})?(Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?")
 _LONG = re.compile(r"[<>](f|c)[0-9]{1,2}:[0-9]{1,3}")
 _LONGEST_NAME = 32
@@ -73,7 +73,7 @@ def describe(dtype: DType, nesting: int = 0) -> str | list[Any]:
         return _describe_fields(dtype, nesting)
     if dtype.type.__module__ == "ml_dtypes":
         return _describe_ml_dtype(dtype)
-    if dtype.char in "gG":
+    if dtype.type in (np.longdouble, np.clongdouble):
         return f"{text}:{np.finfo(np.longdouble).nmant}"
     if (dtype.type is np.void or dtype.kind in "SUMm") and (_SIZED.fullmatch(text) or _TIME.fullmatch(text)):
         return text
@@ -100,7 +100,9 @@ def resolve(descriptor: object, nesting: int = 0) -> DType:
     if descriptor in _ML_DTYPES:
         return _resolve_ml_dtype(descriptor)
     if len(descriptor) <= _LONGEST_NAME:
-        if _SIZED.fullmatch(descriptor) or _TIME.fullmatch(descriptor):
+        if sized := _SIZED.fullmatch(descriptor):
+            return _resolve_sized(descriptor, int(sized[1] or 0) + 4 * int(sized[2] or 0))
+        if _TIME.fullmatch(descriptor):
             return _checked(descriptor)
         if _LONG.fullmatch(descriptor):
             return _resolve_long_double(descriptor)
@@ -114,6 +116,13 @@ def _checked(definition: Any) -> DType:
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"a dtype makes no sense to numpy ({error})") from None
     return dtype
+
+
+def _resolve_sized(descriptor: str, itemsize: int) -> DType:
+    # numpy 1.26 makes something else of a size that it cannot hold.
+    if itemsize > _MAX_ITEMSIZE:
+        raise ValueError(f"dtype {descriptor!r} is larger than {_MAX_ITEMSIZE} bytes")
+    return _checked(descriptor)
 
 
 def _resolve_long_double(descriptor: str) -> DType:

@@ -73,9 +73,17 @@ def read_call(message: bytes | memoryview, limits: Limits = _DEFAULT) -> Message
     return _read(message, limits, "kwargs")
 
 
-def encode_reply(value: object) -> bytes:
-    """Write a reply; see :func:`encode_call`."""
-    return join("", *pack(value, "result"))
+def encode_reply(value: object, limits: Limits | None = None) -> bytes:
+    """Write a reply; see :func:`encode_call`.
+
+    Args:
+        value: What the model returned.
+        limits: What the reader is going to hold it against, so that an answer that is too large fails where it was made.
+    """
+    body, segments = pack(value, "result")
+    if limits is not None:
+        _check_size(len(body), limits, "result")
+    return join("", body, segments)
 
 
 def decode_reply(message: bytes | memoryview, limits: Limits = _DEFAULT) -> Any:
@@ -85,10 +93,14 @@ def decode_reply(message: bytes | memoryview, limits: Limits = _DEFAULT) -> Any:
 
 def _read(message: bytes | memoryview, limits: Limits, root: str) -> Message:
     version, body, segments = split(message, limits.max_segments)
-    if len(body) > limits.max_value_bytes:
+    _check_size(len(body), limits, root)
+    return Message(version, body, segments, limits)
+
+
+def _check_size(size: int, limits: Limits, root: str) -> None:
+    if size > limits.max_value_bytes:
         raise SerializationError(
             root,
-            f"{len(body)} bytes besides arrays and large bytes are more than the {limits.max_value_bytes} allowed; "
+            f"{size} bytes besides arrays and large bytes are more than the {limits.max_value_bytes} allowed; "
             "send large data as numpy arrays or bytes",
         )
-    return Message(version, body, segments, limits)

@@ -158,7 +158,13 @@ class _AioCall:
 
     def expire(self) -> None:
         """A timeout of ours, for a caller that set none."""
-        self.settle(_Failure("DEADLINE_EXCEEDED", "the server's own time limit passed (AIPOD_DEFAULT_TIMEOUT)", ()))
+        self.settle(
+            _Failure(
+                "DEADLINE_EXCEEDED",
+                "the time that the server allows passed (AIPOD_DEFAULT_TIMEOUT); set a timeout of your own",
+                (),
+            )
+        )
         self.leave()
 
 

@@ -28,6 +28,7 @@ class ModelService:
         self._refusals = refusals
         self._settings = engine.settings
         self._limits = Limits(max_value_bytes=engine.settings.max_kwargs_bytes)
+        self._reply_limits = Limits(max_value_bytes=engine.settings.max_result_bytes)
         self._names = {path: name for name, path in MODEL_METHODS.items()}
 
     @property
@@ -47,7 +48,7 @@ class ModelService:
     def answer(self, call: _ModelCall, raw: RawCall, value: object) -> None:
         """Encode what the model returned, on the thread that ran it; never raises."""
         try:
-            message = encode_reply(value)
+            message = encode_reply(value, self._reply_limits)
         except SerializationError as error:
             self.refuse(call, raw, ModelError(f"{call.method}() returned what cannot travel: {error}"))
         except Exception as error:

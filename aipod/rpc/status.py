@@ -75,7 +75,8 @@ def _of_grpc(code: grpc.StatusCode, details: str, address: str) -> AipodError:
     if code is grpc.StatusCode.UNAVAILABLE:
         return _unavailable(details, address)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return DeadlineExceeded()
+        # gRPC's own words say less than ours; a server's own limit says more.
+        return DeadlineExceeded() if details in ("", "Deadline Exceeded") else DeadlineExceeded(details)
     if code is grpc.StatusCode.CANCELLED:
         return Cancelled()
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:

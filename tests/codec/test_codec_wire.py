@@ -1,0 +1,216 @@
+"""The message by hand against protobuf's own runtime, and where its parts lie in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from codec_samples import round_trip, same
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from aipod.codec import Limits, decode_reply, encode_call, encode_reply, read_call
+from aipod.errors import SerializationError
+
+VALUES = {"number": 1, "array": np.arange(7, dtype=">f8"), "bytes": bytes(range(256)) * 9, "empty": np.zeros((0, 3))}
+
+
+@pytest.fixture(scope="module")
+def request_class():
+    """Protobuf's own class for a call; its reply differs in nothing but the missing version."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="codec_test.proto", package="codec_test", syntax="proto3")
+    message = file.message_type.add(name="CallRequest")
+    for name, number, kind, label in (
+        ("version", 1, field.TYPE_STRING, field.LABEL_OPTIONAL),
+        ("kwargs", 2, field.TYPE_BYTES, field.LABEL_OPTIONAL),
+        ("segments", 3, field.TYPE_BYTES, field.LABEL_REPEATED),
+        ("padding", 15, field.TYPE_BYTES, field.LABEL_OPTIONAL),
+    ):
+        message.field.add(name=name, number=number, type=kind, label=label)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("codec_test.CallRequest"))
+
+
+def fields(message: bytes):
+    call = read_call(message)
+    return call.version, bytes(call.body), [bytes(segment) for segment in call.segments]
+
+
+@pytest.mark.parametrize("version", ["", "v1", "模型", "x" * 200])
+@pytest.mark.parametrize("kwargs", [{}, VALUES, {"text": "x" * 300}])
+def test_protobuf_reads_what_we_write(request_class, version, kwargs):
+    message = encode_call(version, kwargs)
+    theirs = request_class.FromString(message)
+    assert (theirs.version, theirs.kwargs, list(theirs.segments)) == fields(message)
+    assert theirs.version == version
+
+
+@pytest.mark.parametrize("shift", range(8))
+def test_we_read_what_protobuf_writes_wherever_its_segments_lie(request_class, shift):
+    theirs = request_class.FromString(encode_call("v" * (shift + 1), VALUES))
+    theirs.ClearField("padding")
+    call = read_call(theirs.SerializeToString())
+    assert call.version == "v" * (shift + 1)
+    assert same(call.kwargs(), VALUES)
+    assert all(array.flags.aligned for array in (call.kwargs()["array"], call.kwargs()["empty"]))
+
+
+def test_an_empty_message_is_a_call_of_nothing_with_nothing_and_a_reply_of_none():
+    assert read_call(b"").version == ""
+    assert read_call(b"").kwargs() == {}
+    assert read_call(b"\x12\x00").kwargs() == {}
+    assert decode_reply(b"") is None
+    assert encode_call("", {}) == b"\x12\x01\x80"
+
+
+def test_fields_of_a_newer_aipod_are_passed_over(request_class):
+    newer = b"\x20\x96\x01" + b"\x29" + bytes(8) + b"\x35" + bytes(4) + b"\x3a\x02hi" + b"\x82\x7d\x01z" + b"\x7a\x00"
+    message = newer + encode_call("v1", VALUES) + newer
+    assert request_class.FromString(message).version == "v1"
+    assert read_call(message).version == "v1"
+    assert same(read_call(message).kwargs(), VALUES)
+
+
+def test_of_several_versions_or_bodies_the_last_one_counts(request_class):
+    message = encode_call("first", {"a": 1}) + encode_call("last", {"b": 2})
+    assert request_class.FromString(message).version == read_call(message).version == "last"
+    assert read_call(message).kwargs() == {"b": 2}
+
+
+def test_a_number_may_be_written_longer_than_it_must_be():
+    assert read_call(b"\x8a\x80\x00\x82\x80\x00v1").version == "v1"
+
+
+@pytest.mark.parametrize("length", [*range(130), 16_383, 16_384, 2_097_151, 2_097_152])
+def test_every_segment_starts_at_a_multiple_of_64_bytes(length):
+    array = np.zeros(length + 1, np.uint8)
+    message = encode_reply([array, "x" * (length % 999), array])
+    whole = np.frombuffer(message, np.uint8)
+    for arrived in (item for item in decode_reply(message) if isinstance(item, np.ndarray)):
+        assert (arrived.ctypes.data - whole.ctypes.data) % 64 == 0
+
+
+def test_an_array_is_a_view_of_the_message_and_keeps_it_alive():
+    array = np.arange(1000.0)
+    message = encode_reply({"x": array})
+    arrived = decode_reply(message)["x"]
+    assert np.shares_memory(arrived, np.frombuffer(message, np.uint8))
+    del message
+    assert same(arrived, array)
+    with pytest.raises(ValueError, match="read-only"):
+        arrived[0] = 1
+
+
+def test_an_array_in_a_buffer_that_can_be_written_to_cannot_be_written_to_either():
+    assert not decode_reply(memoryview(bytearray(encode_reply(np.arange(3)))))[...].flags.writeable
+
+
+def test_an_array_that_lies_crooked_is_copied_and_the_same():
+    message = encode_reply(np.arange(5.0))
+    for offset in range(1, 8):
+        buffer = bytes(offset) + message
+        arrived = decode_reply(memoryview(buffer)[offset:])
+        assert arrived.flags.aligned
+        assert not arrived.flags.writeable
+        assert same(arrived, np.arange(5.0))
+
+
+def test_a_column_major_array_is_sent_as_it_lies_and_stays_so():
+    array = np.asfortranarray(np.arange(12, dtype="<i2").reshape(3, 4))
+    message = encode_reply(array)
+    assert array.tobytes("F") in message
+    arrived = decode_reply(message)
+    assert arrived.flags.f_contiguous
+    assert not arrived.flags.c_contiguous
+
+
+def test_large_bytes_arrive_as_bytes_of_their_own():
+    for sent in (b"x" * 1024, bytearray(b"y" * 5000), memoryview(np.arange(600.0)), memoryview(b"zz" * 3000)[::2]):
+        arrived = round_trip([sent])[0]
+        assert type(arrived) is bytes
+        assert arrived == bytes(sent)
+
+
+def test_only_large_bytes_take_a_segment():
+    assert read_call(encode_call("", {"x": bytes(1023)})).segments == []
+    assert read_call(encode_call("", {"x": bytes(1024)})).segments == [bytes(1024)]
+
+
+def test_more_segments_than_anybody_reads_are_refused_where_they_are_sent():
+    with pytest.raises(
+        SerializationError, match=r"^result: 65537 arrays and large bytes are more than 65536; stack them"
+    ):
+        encode_reply([np.zeros(1)] * 65_537)
+
+
+def test_a_version_is_there_before_anything_is_decoded():
+    call = read_call(b"\x0a\x02v1\x12\x01\xc1")
+    assert call.version == "v1"
+    with pytest.raises(SerializationError):
+        call.kwargs()
+
+
+def test_a_call_can_be_decoded_more_than_once():
+    call = read_call(encode_call("v1", VALUES))
+    assert same(call.kwargs(), call.kwargs())
+
+
+def test_more_plain_values_than_the_limit_are_refused_with_both_numbers_before_they_are_decoded():
+    message = encode_call("", {"x": "y" * 2000})
+    with pytest.raises(
+        SerializationError, match=r"kwargs: 2006 bytes .* 1000 allowed; send large data as numpy arrays"
+    ):
+        read_call(message, Limits(max_value_bytes=1000))
+    assert read_call(message, Limits(max_value_bytes=2006)).kwargs() == {"x": "y" * 2000}
+
+
+def test_arrays_and_large_bytes_do_not_count_as_plain_values():
+    message = encode_reply([np.zeros(100_000), bytes(100_000)])
+    assert len(decode_reply(message, Limits(max_value_bytes=100))) == len(["array", "bytes"])
+
+
+BROKEN = {
+    "a tag and nothing": b"\x12",
+    "a length and nothing": b"\x12\x05",
+    "a value cut off": b"\x12\x05abcd",
+    "a length cut off": b"\x12\xff",
+    "a length of 4e9": b"\x12\xff\xff\xff\xff\x0f",
+    "a length of 2**63": b"\x12" + b"\xff" * 9 + b"\x01",
+    "a number without an end": b"\x12" + b"\xff" * 11,
+    "a tag without an end": b"\xff" * 11,
+    "field number 0": b"\x00\x01",
+    "field number 0 with a length": b"\x02\x00",
+    "a field number of 30 bits": b"\x82\x80\x80\x80\x10\x00",
+    "a version that is a number": b"\x08\x01",
+    "kwargs that are fixed64": b"\x11" + bytes(8),
+    "a segment that is fixed32": b"\x1d" + bytes(4),
+    "a group": b"\x23\x24",
+    "the end of a group": b"\x24",
+    "wire type 6": b"\x26\x00",
+    "wire type 7": b"\x27\x00",
+    "a fixed64 cut off": b"\x21" + bytes(7),
+    "a fixed32 cut off": b"\x25" + bytes(3),
+    "an unknown number cut off": b"\x20\x80",
+    "a version that is not UTF-8": b"\x0a\x02\xff\xfe",
+    "a version with half a surrogate pair": b"\x0a\x03\xed\xa0\x80",
+}
+
+
+@pytest.mark.parametrize("message", BROKEN.values(), ids=BROKEN)
+def test_a_broken_message_is_refused(message):
+    for form in (message, memoryview(message), b"\x12\x01\x80" + message):
+        with pytest.raises(SerializationError):
+            read_call(form)
+
+
+@pytest.mark.parametrize("field", [b"\x1a\x00", b"\x7a\x00", b"\x20\x00"], ids=["segments", "padding", "unknown"])
+def test_the_number_of_fields_is_bounded(field):
+    with pytest.raises(SerializationError, match="more than 10 segments"):
+        read_call(field * 1000, Limits(max_segments=10))
+
+
+def test_as_many_segments_as_are_allowed_pass_with_all_their_padding():
+    message = encode_reply([np.arange(9)] * 50)
+    assert len(decode_reply(message, Limits(max_segments=50))) == 50
+    with pytest.raises(SerializationError, match="more than 49 segments"):
+        decode_reply(message, Limits(max_segments=49))
