@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import BOUND
 
 from aipod.engine import Engine
 from aipod.model import AIModelBase
-
-BOUND = 20.0
-
-
-def eventually(condition: Callable[[], object], bound: float = BOUND) -> Any:
-    """Wait for a condition; its value."""
-    end = time.monotonic() + bound
-    while not (value := condition()):
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.002)
-    return value
 
 
 class Watched(AIModelBase):

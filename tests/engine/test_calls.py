@@ -8,7 +8,7 @@ import time
 from typing import Any, ClassVar
 
 import pytest
-from conftest import BOUND, eventually
+from waiting import BOUND, eventually
 
 from aipod.engine import Engine, LocalCall
 from aipod.errors import (

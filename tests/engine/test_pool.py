@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import BOUND, eventually
+from waiting import BOUND, eventually
 
 from aipod.engine import Engine
 from aipod.errors import DeadlineExceeded, LoadError, Overloaded, VersionNotFound

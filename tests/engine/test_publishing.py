@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import BOUND, eventually
+from waiting import BOUND, eventually
 
 from aipod.errors import Conflict, InvalidArgument, ModelError, NotInitialized, TrainingInProgress, VersionNotFound
 from aipod.model import AIModelBase

@@ -8,28 +8,17 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import BOUND
 
 from aipod.model import AIModelBase
 from aipod.rpc.client import AIClient
 from aipod.rpc.server import Server
-
-BOUND = 20.0
-
-
-def eventually(condition: Callable[[], object], bound: float = BOUND) -> Any:
-    """Wait for a condition; its value."""
-    end = time.monotonic() + bound
-    while not (value := condition()):
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.002)
-    return value
 
 
 class Process:

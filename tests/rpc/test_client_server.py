@@ -13,7 +13,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy
 import pytest
-from conftest import BOUND, eventually
+from waiting import BOUND, eventually
 
 from aipod.errors import (
     BadVersionName,

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import BOUND, eventually
+from waiting import BOUND, eventually
 
 from aipod.errors import ConfigError, DeadlineExceeded, Unavailable
 from aipod.rpc.client import AIClient
