@@ -63,6 +63,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "VersionNotFound",
+    "again",
     "describe",
     "rebuild",
 ]
@@ -330,6 +331,13 @@ def rebuild(description: Mapping[str, Any]) -> AipodError:
     cls = _KINDS.get(str(description.get("kind")), AipodError)
     data = description.get("data")
     return _restore(cls, str(description.get("message", "")), dict(data) if isinstance(data, Mapping) else {})
+
+
+def again(error: AipodError) -> AipodError:
+    """The same error for another caller: ids and tracebacks stick to the one that was raised."""
+    copy = rebuild(describe(error))
+    copy.__cause__ = error.__cause__
+    return copy
 
 
 def _restore(cls: type[AipodError], message: str, data: dict[str, Any]) -> AipodError:

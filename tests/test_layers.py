@@ -30,11 +30,12 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "package": ("model", *GROUND),
     "engine": ("model", *GROUND),
     "rpc": ("engine", "model", *GROUND),
-    "rpc.front": ("rpc.status", *GROUND),
+    "rpc.front": ("rpc.keepalive", *GROUND),
     "rpc.client": ("rpc", "model", *GROUND),
     "stream": ("rpc.client", "rpc.health", *GROUND),
     "testing": ("stream", "rpc", "engine", "model", "trainlog", "package", *GROUND),
     "cli": ("stream", "rpc", "engine", "model", "trainlog", "package", *GROUND),
+    "__main__": ("cli",),
 }
 # Within what a row allows, what it must leave alone all the same.
 NEVER: dict[str, tuple[str, ...]] = {

@@ -78,7 +78,7 @@ def encode_reply(value: object, limits: Limits | None = None) -> bytes:
 
     Args:
         value: What the model returned.
-        limits: What the reader is going to hold it against, so that an answer that is too large fails where it was made.
+        limits: What the reader is going to hold it against: an answer that is too large fails where it was made.
     """
     body, segments = pack(value, "result")
     if limits is not None:

@@ -68,7 +68,7 @@ class Settings:
     )
     max_queue: int = setting(1024, whole(1), "how many calls may wait for one version; more are refused at once")
     max_queue_bytes: int = setting(
-        512 * MIB, size(MIB), "how many bytes of requests one version may hold, waiting or running; more are refused at once"
+        512 * MIB, size(MIB), "how many bytes of requests one version may hold; more are refused at once"
     )
     max_message_bytes: int = setting(100 * MIB, size(KIB, 2 * GIB - 1), "the largest request or reply")
     max_kwargs_bytes: int = setting(MIB, size(1, 2 * GIB - 1), "the largest request, arrays and large bytes left out")

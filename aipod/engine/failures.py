@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
-from aipod.errors import AipodError, describe, rebuild
+from aipod.errors import AipodError, again
 
 __all__ = ["Failures"]
 
@@ -46,7 +46,7 @@ class Failures:
         failure = self._failures.get(version)
         if failure is None or failure.until <= time.monotonic():
             return None
-        return rebuild(describe(failure.error))
+        return again(failure.error)
 
     def reason(self, version: str) -> str:
         """Why the version counts as failed, ``""`` if it does not."""

@@ -25,7 +25,7 @@ from aipod.engine.lane import Lane, Runner
 from aipod.engine.resident import Methods, Resident, State
 from aipod.engine.roster import Roster
 from aipod.engine.statistics import PoolStatistics
-from aipod.errors import AipodError, Overloaded, Unavailable, VersionNotFound, describe, rebuild
+from aipod.errors import AipodError, Overloaded, Unavailable, VersionNotFound, again
 from aipod.model.base import AIModelBase
 from aipod.model.store import Store
 
@@ -110,7 +110,7 @@ class Pool:
                 resident.wanted = False
             raise _no_place(version)
         if resident.error is not None:
-            raise _again(resident.error)
+            raise again(resident.error)
 
     def unload(self, version: str, timeout: float | None = None) -> bool:
         """Let a version's instance go once its calls are through; False if they were not after ``timeout`` seconds."""
@@ -130,7 +130,7 @@ class Pool:
             (self._roster.pinned.add if pinned else self._roster.pinned.discard)(version)
 
     def swap(self, version: str) -> None:
-        """Serve what is live on disk now; the old instance answers until the new one is ready, if there is room for both.
+        """Serve what is live on disk now; the old instance answers until the new one is ready, if both fit.
 
         Raises:
             AipodError: The new revision does not load; the old instance serves on, if it is still there.
@@ -203,11 +203,9 @@ class Pool:
         """What a load will take, before anybody knows: what its data takes on disk."""
         if version in self._roster.residents:
             return 0
-        strict, weighed = self._settings.strict_versions, self._settings.model_pool_bytes > 0
-        live = self._store.current(version) if strict or weighed else None
-        if strict and live is None:
+        if self._settings.strict_versions and self._store.current(version) is None:
             raise VersionNotFound(version)
-        if live is None or not weighed:
+        if not self._settings.model_pool_bytes or self._store.current(version) is None:
             return 0
         return next((one.size_bytes for one in self._store.revisions(version) if one.live), 0)
 
@@ -228,6 +226,14 @@ class Pool:
         self._roster.arrive(resident)
         self._clock.at(resident.waiting_since + _PATIENCE / 10, partial(self._press, resident))
         return resident
+
+    def _restore(self, versions: list[str]) -> None:
+        """A load has failed: whom it had displaced comes back, unless others need the place."""
+        for version in versions:
+            if not (self._closing or self._roster.waiting or version in self._roster.residents):
+                old = Resident(version, 0, self._make_lane)
+                old.wanted = True
+                self._roster.arrive(old)
 
     def _make_lane(self, resident: Resident) -> Lane:
         settings = self._settings
@@ -265,6 +271,7 @@ class Pool:
                 self._roster.load_failures += 1
                 self._failures.note(resident.version, error)
                 self._roster.remove(resident)
+                self._restore(resident.displaced)
             self._give_up(resident, error)
             return
         with self._planning() as todo:
@@ -272,7 +279,7 @@ class Pool:
         resident.settle(None)
 
     def _give_up(self, resident: Resident, error: AipodError) -> None:
-        resident.lane.fail_all(lambda: _again(error))
+        resident.lane.fail_all(lambda: again(error))
         resident.settle(error)
 
     def _on_idle(self, resident: Resident, _lane: Lane | None = None) -> None:
@@ -317,6 +324,7 @@ class Pool:
                 self._clock.at(max(due, now + _PATIENCE / 10), partial(self._press, resident))
             else:
                 self._roster.evictions += 1
+                resident.displaced.append(stream.version)
                 todo.extend(self._leave(stream))
 
     def _refuse_at(self, resident: Resident, instant: float) -> None:
@@ -376,7 +384,7 @@ class Pool:
             self._roster.arrive(new, first=True)
         new.settled.wait()
         if new.error is not None:
-            raise _again(new.error)
+            raise again(new.error)
 
 
 def draining() -> Unavailable:
@@ -388,10 +396,3 @@ def _no_place(version: str) -> Overloaded:
         f"no place in the pool came free for version {version!r} in time: every instance is busy or pinned;"
         " try again later, or raise AIPOD_MODEL_POOL_SIZE"
     )
-
-
-def _again(error: AipodError) -> AipodError:
-    """The same error once more: each caller gets one of its own, since ids and tracebacks stick to them."""
-    copy = rebuild(describe(error))
-    copy.__cause__ = error.__cause__
-    return copy

@@ -47,6 +47,7 @@ class Resident:
         size_bytes: What it takes up: an estimate until it is loaded.
         wanted: Somebody other than a caller wants it loaded, so it stays in the queue although no call waits.
         waiting_since: Instant at which it began to wait for a place.
+        displaced: Versions that were evicted to make room for it.
         settled: Set once it is ready or has failed; ``error`` says which.
     """
 
@@ -60,6 +61,7 @@ class Resident:
         self.next_refusal = float("inf")
         self.error: AipodError | None = None
         self.disposing = False
+        self.displaced: list[str] = []
         self.settled = threading.Event()
         self.gone = threading.Event()
         self.loaded_at = 0.0

@@ -107,6 +107,8 @@ class Roster:
             admitted += admit
             victims = [self.residents[version] for version in evict]
             gone = [one for one in victims if self.retire(one)]
+            if self.waiting:
+                self.waiting[0].displaced += [one.version for one in gone]
             retired += gone
             raced = len(gone) < len(victims)
         return admitted, retired

@@ -34,6 +34,9 @@ def settle(layout: Layout, version: str) -> Path | None:
     """
     if layout.deleting(version).exists():
         return finish_deletion(layout, version)
+    journals = (layout.adopting(version), layout.deleting(version))
+    for leftover in (_next_link(layout, version), *map(disk.temporary_name, journals)):
+        disk.remove(leftover)
     if layout.adopting(version).exists():
         _finish_move(layout, version)
     link = layout.link(version)
@@ -52,13 +55,17 @@ def finish_deletion(layout: Layout, version: str) -> Path:
     return trash
 
 
+def _next_link(layout: Layout, version: str) -> Path:
+    return layout.home(version) / ".link"
+
+
 def _adopt(layout: Layout, version: str) -> None:
     directory = layout.link(version)
     number = revisions.next_number(layout, version)
     entry = manifest.adopted(directory, version)
     manifest.write(directory, {**entry, "revision": number})
     target = layout.revision(version, number)
-    disk.link(target, link_text(version, number), layout.home(version) / ".link")
+    disk.link(target, link_text(version, number), _next_link(layout, version))
     if disk.exchange(directory, target):
         disk.sync_dir(layout.home(version))
         disk.sync_dir(layout.models)

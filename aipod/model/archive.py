@@ -57,6 +57,10 @@ def _add(package: zipfile.ZipFile, directory: Path, name: str, known: Mapping[st
         raise StorageError(
             "exporting", f"the link {name} does not lead to a file of the revision; put a file in its place"
         )
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise StorageError("exporting", f"the name {name!a} is no UTF-8; rename the file in the model's code") from None
     member = zipfile.ZipInfo(_FILES + name)
     with path.open("rb") as source, package.open(member, "w", force_zip64=True) as out:
         actual = _pump(source, out, None)

@@ -35,6 +35,8 @@ __all__ = [
     "rename",
     "sync_dir",
     "sync_tree",
+    "temporary_name",
+    "tree_bytes",
     "write_file",
     "write_in_place",
 ]
@@ -97,17 +99,26 @@ def write_file(path: Path, data: bytes) -> None:
 
     The temporary name is always the same: whoever writes a path holds what guards it, and a leftover is written over.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    _announce("create", temporary)
-    with temporary.open("wb") as file:
-        file.write(data[: len(data) // 2])
-        file.flush()
-        _announce("write", temporary)
-        file.write(data[len(data) // 2 :])
-        file.flush()
-        _announce("fsync", temporary)
-        os.fsync(file.fileno())
-    rename(temporary, path)
+    temporary = temporary_name(path)
+    try:
+        _announce("create", temporary)
+        with temporary.open("wb") as file:
+            file.write(data[: len(data) // 2])
+            file.flush()
+            _announce("write", temporary)
+            file.write(data[len(data) // 2 :])
+            file.flush()
+            _announce("fsync", temporary)
+            os.fsync(file.fileno())
+        rename(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def temporary_name(path: Path) -> Path:
+    """What a file is called until it is whole."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def write_in_place(path: Path, data: bytes) -> None:

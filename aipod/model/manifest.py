@@ -42,6 +42,8 @@ MAX_RESULT_CHARS = 65536
 
 _NAME = "manifest.json"
 _OTHER_NAME = "manifest.aipod.json"
+# What a killed adoption leaves in a directory of 1.0.
+_UNFINISHED = tuple(disk.temporary_name(Path(name)).name for name in (_NAME, _OTHER_NAME))
 _KEY = "aipod_manifest"
 _HASH_BYTES = 1024 * 1024
 
@@ -172,7 +174,7 @@ def _names(directory: Path) -> Iterator[str]:
             path = Path(parent, name)
             relative = path.relative_to(directory).as_posix()
             mode = path.lstat().st_mode
-            if relative != own and (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            if relative not in (own, *_UNFINISHED) and (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
                 yield relative
 
 

@@ -43,6 +43,8 @@ def open_layout(layout: Layout, jobs: Jobs) -> None:
         if not layout.format.exists():
             disk.write_file(layout.format, json.dumps({"layout": LAYOUT_VERSION}).encode())
             disk.sync_dir(layout.root)
+        for path in (layout.format, layout.aliases):
+            disk.remove(disk.temporary_name(path))
         staging.sweep(layout)
         _sweep_links(layout)
         for version in sorted({*_names(layout.revisions), *_names(layout.models)}):
@@ -64,8 +66,7 @@ def settle(layout: Layout, version: str) -> None:
 
 def _finish(layout: Layout, version: str) -> None:
     try:
-        if adoption.unfinished(layout, version):
-            settle(layout, version)
+        settle(layout, version)
         if layout.home(version).is_dir():
             writers.tidy(layout, version)
     except OSError as error:

@@ -28,11 +28,11 @@ __all__ = [
     "raising",
 ]
 
-# Five tries more bridge about three seconds: a server that restarts is back by then.
-DEFAULT_RETRY = 5
+# Eight tries more bridge about three seconds: a server that restarts is back by then.
+DEFAULT_RETRY = 8
 MAX_MESSAGE_BYTES = 100 * 1024 * 1024
 _FIRST_PAUSE = 0.1
-_LONGEST_PAUSE = 2.0
+_LONGEST_PAUSE = 0.5
 _REPEATABLE = frozenset({"predict", "log"})
 # A reply comes from a server that was chosen, so more is taken from it than a server takes from anybody.
 _REPLY_LIMITS = Limits(max_value_bytes=64 * 1024 * 1024)
@@ -81,10 +81,10 @@ def channel_options(
         *client_options(ping_seconds),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
-        # A server that comes back is found again within a second, not within two minutes.
+        # A server that comes back is found again within half a second, not within two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 500),
     ]
 
 

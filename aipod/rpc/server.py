@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import Any
@@ -22,13 +21,15 @@ from aipod.engine import Engine
 from aipod.errors import AipodError, ConfigError
 from aipod.model.base import AIModelBase
 from aipod.rpc.admin_service import AdminService
-from aipod.rpc.aio import AioFront
-from aipod.rpc.front import Front, FrontOptions, RawCall
+from aipod.rpc.front import AioFront, Front, FrontOptions, RawCall
 from aipod.rpc.legacy_service import LegacyService
 from aipod.rpc.model_service import ModelService
 from aipod.rpc.refusal import Refusals
 
 __all__ = ["Server", "serve"]
+
+# For answers that are on their way when the last call is done.
+_LAST_ANSWERS_SECONDS = 0.5
 
 
 class Server:
@@ -103,10 +104,10 @@ class Server:
         front, self._front = self._front, None
         if front is None:
             return True
-        grace = self.settings.drain_seconds if grace is None else grace
-        deadline = time.monotonic() + grace
-        front.stop(grace)
-        return self._engine.close(max(0.0, deadline - time.monotonic()))
+        # The engine first: a call that comes now is told so. A front that stops cuts it off without a word.
+        idle = self._engine.close(grace)
+        front.stop(_LAST_ANSWERS_SECONDS if idle else 0.0)
+        return idle
 
     def _handle(self, raw: RawCall) -> None:
         self._routes[raw.method](raw)

@@ -15,7 +15,6 @@ import msgpack
 
 from aipod.errors import (
     AipodError,
-    Cancelled,
     DeadlineExceeded,
     InternalError,
     NotSupportedError,
@@ -78,7 +77,8 @@ def _of_grpc(code: grpc.StatusCode, details: str, address: str) -> AipodError:
         # gRPC's own words say less than ours; a server's own limit says more.
         return DeadlineExceeded() if details in ("", "Deadline Exceeded") else DeadlineExceeded(details)
     if code is grpc.StatusCode.CANCELLED:
-        return Cancelled()
+        # Nobody on this side did it: who cancels a call here never sees its status.
+        return _unavailable(details, address)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return Overloaded(f"{details}; send less at once, or raise AIPOD_MAX_MESSAGE_BYTES on both sides")
     if code is grpc.StatusCode.UNIMPLEMENTED:

@@ -100,6 +100,15 @@ class TestFailedLoad:
         assert watched.loads == ["good"]
         assert "good" not in watched.disposals
 
+    def test_whom_it_displaced_comes_back(self, engine_of, watched):
+        watched.load = lambda self: 1 / 0 if self.version == "bad" else self.loads.append(self.version)
+        engine = engine_of(watched, model_pool_size=1)
+        engine.predict("good")
+        with pytest.raises(LoadError, match="version 'bad' does not load"):
+            engine.predict("bad")
+        eventually(lambda: states(engine) == {"good": "ready"})
+        assert watched.loads == ["good", "good"]
+
     def test_it_is_remembered_for_a_pause_and_then_tried_again(self, engine_of, watched):
         tries: list[float] = []
 

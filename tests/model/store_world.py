@@ -5,8 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import aipod
 from aipod.model import manifest
 from aipod.model.store import Store
+
+# For a process of a test's own, which shall find this aipod and this module from wherever it is started.
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(Path(aipod.__file__).parents[1]), str(Path(__file__).parent)]),
+}
 
 
 def publish(store: Store, version: str, value: str, origin: str = "initialize") -> int:
@@ -43,7 +50,13 @@ def said(store: Store, version: str) -> str:
 def litter(root: Path) -> list[str]:
     """What a crash may leave and a recovered data path does not hold."""
     found = [f"staging/{name}" for name in os.listdir(root / "staging")]
-    for directory in (root, root / "models", root / "jobs", *(root / "revisions").glob("*"), *(root / "revisions").glob("*/*")):
+    for directory in (
+        root,
+        root / "models",
+        root / "jobs",
+        *(root / "revisions").glob("*"),
+        *(root / "revisions").glob("*/*"),
+    ):
         found += [str(path.relative_to(root)) for path in directory.glob(".*") if path.name != ".writer"]
     found += [str(path.relative_to(root)) for path in (root / "revisions").glob("*/*") if path.is_symlink()]
     return found

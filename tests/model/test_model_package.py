@@ -44,12 +44,13 @@ def test_a_file_on_disk_is_read_written_and_compressed(tmp_path: Path) -> None:
 
 def test_files_are_added_to_what_is_given_and_the_source_stays(tmp_path: Path) -> None:
     path = tmp_path / "package.zip"
-    path.write_bytes(made(a=b"1"))
+    original = made(a=b"1")
+    path.write_bytes(original)
     with ZipPackage(path=path, mode="a") as package:
         package.write_file("b", data="文")
         content = package.close()
     assert zipfile.ZipFile(io.BytesIO(content)).namelist() == ["a", "b"]
-    assert path.read_bytes() == made(a=b"1")
+    assert path.read_bytes() == original
 
 
 @pytest.mark.parametrize("data", [b"no zip", made(a=b"1" * 100)[:-30]])

@@ -105,7 +105,7 @@ def test_records_of_many_threads_never_mix(log: TrainingLog) -> None:
 
 
 def test_it_is_utf8_whatever_the_locale(log: TrainingLog) -> None:
-    code = "import sys; from aipod.trainlog import TrainingLog; TrainingLog(sys.argv[1]).append(1, message='\\u6a21\\u578b')"
+    code = "import sys, aipod.trainlog as t; t.TrainingLog(sys.argv[1]).append(1, message='\\u6a21\\u578b')"
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run([sys.executable, "-c", code, str(log.log_path)], env=environment, check=True, timeout=60)
     assert json.loads(log.log_path.read_text(encoding="utf-8"))["message"] == "模型"

@@ -17,14 +17,14 @@ import grpc
 import grpc.aio
 
 from aipod.errors import Unavailable
-from aipod.rpc.front import FrontOptions, Handler
+from aipod.rpc.front.interface import FrontOptions, Handler, is_taken
 from aipod.rpc.keepalive import SERVER_OPTIONS
 
 __all__ = ["AioFront"]
 
 
 class AioFront:
-    """See :class:`~aipod.rpc.front.Front`.
+    """See :class:`~aipod.rpc.front.interface.Front`.
 
     Args:
         handler: Takes the calls.
@@ -82,7 +82,7 @@ class AioFront:
         server.add_generic_rpc_handlers((_Methods(self, self._options, self._handler),))
         host = address.rpartition(":")[0]
         try:
-            port = server.add_insecure_port(address)
+            port = 0 if is_taken(address) else server.add_insecure_port(address)
         except RuntimeError:
             port = 0
         if not port:
@@ -120,7 +120,7 @@ class _Failure:
 
 
 class _AioCall:
-    """See :class:`~aipod.rpc.front.RawCall`. All but ``reply`` and ``fail`` belongs to the loop."""
+    """See :class:`~aipod.rpc.front.interface.RawCall`. All but ``reply`` and ``fail`` belongs to the loop."""
 
     __slots__ = ("_front", "_gone", "_on_gone", "answer", "deadline", "message", "method")
 

@@ -6,11 +6,13 @@ code: the handler that it is given takes a call and returns at once, and the ans
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Front", "FrontOptions", "Handler", "RawCall"]
+__all__ = ["Front", "FrontOptions", "Handler", "RawCall", "is_taken"]
 
 
 class RawCall(Protocol):
@@ -53,6 +55,19 @@ class FrontOptions:
 
     methods: Mapping[str, float | None]
     max_message_bytes: int
+
+
+def is_taken(address: str) -> bool:
+    """Whether somebody listens on ``host:port``; asked beforehand, since gRPC would print lines of its own."""
+    host, _, port = address.rpartition(":")
+    if host.startswith("unix") or not port.isdigit() or port == "0":
+        return False
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host.strip("[]"), int(port)), family=family):
+            return False
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
 
 
 class Front(Protocol):

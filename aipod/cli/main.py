@@ -1,0 +1,109 @@
+"""The ``aipod`` command: which commands there are, and how it ends when one fails.
+
+A command is a file with a ``click.Command`` in it, and a place in ``COMMANDS``. It raises our errors; here they become
+one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import click
+
+import aipod
+from aipod.cli.predict import predict
+from aipod.cli.serve import serve
+from aipod.errors import AipodError, ConfigError
+
+__all__ = ["main"]
+
+COMMANDS: Sequence[click.Command] = (serve, predict)
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+_DEBUG = "aipod.debug"
+
+
+class _Program(click.Group):
+    """Answers for our errors here, where it is still known whether the traceback is wanted."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AipodError as error:
+            if _DEBUG in ctx.meta:
+                traceback.print_exc()
+            _complain(str(error))
+            raise click.exceptions.Exit(USAGE if isinstance(error, ConfigError) else FAILED) from None
+        except SystemExit as end:
+            # The server has said its line itself.
+            if _DEBUG in ctx.meta and end.__context__ is not None:
+                traceback.print_exception(end.__context__)
+            raise
+
+
+def _remember_debug(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        ctx.meta[_DEBUG] = True
+
+
+_debug = click.option(
+    "--debug", is_flag=True, expose_value=False, callback=_remember_debug, help="Show the traceback of an error, too."
+)
+
+
+@click.group(cls=_Program, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(aipod.__version__, message="%(prog)s %(version)s")
+@_debug
+@click.pass_context
+def program(ctx: click.Context) -> None:
+    """Serve a Python class as a model, and call it.
+
+    \b
+      aipod serve model:Digits
+      aipod predict --version v1 --array images=images.npy
+
+    `aipod COMMAND --help` has more on each command. Settings come from flags, else from AIPOD_* in the environment,
+    else they have defaults.
+
+    \b
+    Exit codes:
+      0   it went well; a server was told to end, and did
+      1   a call failed, or a server cannot start: its port is taken, say
+      2   the command line or a setting makes no sense
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+for _command in COMMANDS:
+    program.add_command(_debug(_command))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line, this process's if None, and end the process.
+
+    Raises:
+        SystemExit: Always; the code is one of those that ``aipod --help`` lists.
+    """
+    try:
+        code = program.main(arguments, prog_name="aipod", standalone_mode=False)
+    except click.ClickException as error:
+        _complain(error.format_message() + _advice(error))
+        code = error.exit_code
+    except click.Abort:
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+def _complain(text: str) -> None:
+    # In one line, whatever was quoted in it.
+    print(f"aipod: {' '.join(text.split())}", file=sys.stderr)
+
+
+def _advice(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f" See {context.command_path} --help." if context is not None else ""

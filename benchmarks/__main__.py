@@ -1,0 +1,45 @@
+"""``python -m benchmarks [--quick] [--only NAME]``: measure, print, write RESULTS.md."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+from benchmarks import report
+from benchmarks.harness import Comparison, Plan
+from benchmarks.workloads import arrays, loading, starting, tiny
+
+_WORKLOADS: dict[str, ModuleType] = {"tiny": tiny, "arrays": arrays, "loading": loading, "starting": starting}
+_RESULTS = Path(__file__).with_name("RESULTS.md")
+_QUICK = Plan(rounds=3, seconds=0.5, load_seconds=2.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure AIPOD and what it is compared with."
+    )
+    parser.add_argument("--quick", action="store_true", help="two minutes; good for a look, not for a verdict")
+    parser.add_argument("--only", choices=_WORKLOADS, help="one workload; RESULTS.md stays as it is")
+    choice = parser.parse_args()
+    plan = _QUICK if choice.quick else Plan()
+    found: dict[str, tuple[str, list[Comparison]]] = {}
+    for name in [choice.only] if choice.only else _WORKLOADS:
+        workload = _WORKLOADS[name]
+        question = " ".join((workload.__doc__ or name).split())
+        print(question, flush=True)
+        found[name] = (question, list(_shown(workload.run, plan)))
+    if not (choice.quick or choice.only):
+        _RESULTS.write_text(report.results(found, plan), encoding="utf-8")
+        print(f"written to benchmarks/{_RESULTS.name}")
+
+
+def _shown(run: Callable[[Plan], Iterator[Comparison]], plan: Plan) -> Iterator[Comparison]:
+    for one in run(plan):
+        print(report.line(one), flush=True)
+        yield one
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The models that are served. ``python -m benchmarks.models NAME``"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from aipod.model import AIModelBase
+from aipod.rpc.server import serve
+
+# What an initialize of Loading leaves behind for its load to read.
+_WEIGHTS = 16 * 1024 * 1024
+
+
+class Tiny(AIModelBase):
+    def predict(self, x: float, name: str, values: list[int]) -> dict[str, Any]:
+        return {"x": x, "name": name, "values": values}
+
+
+class Arrays(AIModelBase):
+    def predict(self, data: Any, total: bool = False) -> dict[str, Any]:
+        return {"data": data, "total": float(data.sum())} if total else {"data": data}
+
+
+class Loading(Tiny):
+    """A version whose name says how its load spends its time: ``sleep``, ``python`` or ``numpy``, a dash and the seconds."""
+
+    def initialize(self, **kwargs: Any) -> Any:
+        np.save(self.model_dir() / "weights.npy", np.random.default_rng(1).standard_normal(_WEIGHTS, dtype=np.float32))
+        return True
+
+    def load(self) -> None:
+        how, _, seconds = self.version.partition("-")
+        end = time.monotonic() + float(seconds or 0)
+        if how == "sleep":
+            time.sleep(float(seconds))
+        while how == "python" and time.monotonic() < end:
+            self._half_python()
+        while how == "numpy" and time.monotonic() < end:
+            self._read_weights()
+
+    def _half_python(self) -> None:
+        """50 ms in the interpreter, without ever letting go of its lock, then 50 ms of waiting."""
+        end = time.monotonic() + 0.05
+        while time.monotonic() < end:
+            sum(range(200))
+        time.sleep(0.05)
+
+    def _read_weights(self) -> None:
+        """What loading is like: read, convert, normalise."""
+        weights = np.load(self.model_dir() / "weights.npy").astype(np.float64)
+        self.weights = (weights - weights.mean()) / weights.std()
+
+
+if __name__ == "__main__":
+    serve(globals()[sys.argv[1]])

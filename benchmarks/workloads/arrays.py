@@ -1,0 +1,49 @@
+"""Large arrays, there and back: how much of the bare transport's bandwidth is left, and how much memory does the server take?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.callers import Order
+from benchmarks.harness import Comparison, Plan, Server, alternate, call
+
+_MB = 1024 * 1024
+_GOAL = 0.8
+_MEMORY_GOAL = 4.0
+
+
+def run(plan: Plan) -> Iterator[Comparison]:
+    for size in (_MB, 16 * _MB):
+        for callers in (1, 4):
+            with Server("benchmarks.models", "Arrays") as ours, Server("benchmarks.peers.bare") as bare:
+                yield from _compare(plan, ours, bare, size, callers)
+
+
+def _compare(plan: Plan, ours: Server, bare: Server, size: int, callers: int) -> Iterator[Comparison]:
+    idle = {server: _idle_bytes(peer, server) for peer, server in (("aipod", ours), ("bare", bare))}
+
+    def run(peer: str, server: Server, total: bool = False) -> tuple[float, float]:
+        """MB/s one way, and the MB that the server took at most."""
+        server.forget_peak()
+        order = Order(peer, server.address, "threads", callers, plan.seconds, array_bytes=size, total=total)
+        rate = call(order).rate
+        return rate * size / 1e6, (server.peak_bytes() - idle[server]) / _MB
+
+    sides = (lambda: run("aipod", ours), lambda: run("aipod", ours, total=True), lambda: run("bare", bare))
+    (echo, memory), (summed, _), (floor, bare_memory) = (
+        map(list, zip(*side, strict=True)) for side in alternate(plan.rounds, *sides)
+    )
+    what = f"{size // _MB} MB float32, {callers} × threads"
+    yield Comparison(f"{what}: echo", "MB/s", echo, floor, "bare", _GOAL)
+    yield Comparison(f"{what}: echo and sum", "MB/s", summed, floor, "bare", note="the bare echo sums nothing")
+    requests = [callers * size / _MB] * plan.rounds
+    both = [2 * one for one in requests]
+    yield Comparison(f"{what}: memory", "MB", memory, requests, "requests in flight", _MEMORY_GOAL, at_most=True)
+    yield Comparison(f"{what}: memory", "MB", memory, both, "requests and replies in flight", at_most=True)
+    yield Comparison(f"{what}: memory", "MB", memory, bare_memory, "bare", at_most=True)
+
+
+def _idle_bytes(peer: str, server: Server) -> int:
+    """What the server takes when everything is imported and a small call has been through, but nothing large."""
+    call(Order(peer, server.address, seconds=0.1, array_bytes=4096))
+    return server.resident_bytes()

@@ -1,0 +1,5 @@
+from model import Digits
+
+from aipod.rpc.server import serve
+
+serve(Digits)

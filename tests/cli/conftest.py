@@ -1,0 +1,103 @@
+"""The real command: in a process of its own, or, where it only has to refuse, in the test's."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aipod.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-W", "error", "-m", "aipod"]
+
+MODEL = """
+from aipod.model import AIModelBase
+
+class Shout(AIModelBase):
+    def predict(self, text="hello", binary_data=None):
+        return {"text": text.upper() + "!", "bytes": binary_data}
+
+class Whisper(Shout):
+    pass
+
+NUMBER = 3
+"""
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Refused = Callable[..., str]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Path:
+    """The directory that the command runs in, with the model ``desk_model.py``."""
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    (desk / "desk_model.py").write_text(MODEL)
+    return desk
+
+
+@pytest.fixture
+def aipod(desk: Path) -> Run:
+    """Run the command to its end: ``aipod("predict", "--json", "{}", AIPOD_ADDRESS=…)``."""
+
+    def run(*arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments],
+            **_process(desk, variables),
+            input=stdin,
+            stdout=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def refused(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
+    """Run the command in this process, which must end with 2 and one line; returns the line."""
+    monkeypatch.chdir(desk)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+
+    def run(*arguments: str, stdin: bytes = b"") -> str:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        output, errors = capsys.readouterr()
+        assert (end.value.code, output) == (2, "")
+        assert re.fullmatch(r"aipod: [^\n]+\n", errors), errors
+        return errors
+
+    yield run
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(desk)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def start(desk: Path) -> Iterator[Start]:
+    """Start the command and leave it running; it is killed after the test, if it still runs by then."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
+            process = subprocess.Popen([*COMMAND, *arguments], **_process(desk, variables), stdout=subprocess.PIPE)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+def _process(desk: Path, variables: dict[str, str]) -> dict[str, Any]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "AIPOD_DATA_PATH": str(desk / "data"), **variables}
+    return {"cwd": desk, "env": environment, "stderr": subprocess.PIPE, "encoding": "utf-8"}
