@@ -76,7 +76,7 @@ def test_every_class_is_listed_here_and_exported() -> None:
         value for value in vars(aipod.errors).values() if isinstance(value, type) and value.__module__ == "aipod.errors"
     }
     assert {type(error) for error, _ in ERRORS} == classes
-    assert {cls.__name__ for cls in classes} | {"describe", "rebuild"} == set(aipod.errors.__all__)
+    assert {cls.__name__ for cls in classes} | {"again", "describe", "rebuild"} == set(aipod.errors.__all__)
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

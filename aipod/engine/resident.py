@@ -88,10 +88,8 @@ class Resident:
         try:
             instance = construct(model_class, self._place(store, settings.strict_versions), self.version, store.root)
             self._instance = instance
-            instance.load()
-            warmup = getattr(instance, "warmup", None)
-            if warmup is not None:
-                warmup()
+            for step in ("load", "warmup"):
+                _take(instance, step)
             self.size_bytes = _size_of(instance, before)
             self._check_size(settings.model_pool_bytes)
             methods = {name: endpoint(getattr(instance, name)) for name in ("predict", "log")}
@@ -149,6 +147,17 @@ class Resident:
         failed = LoadError(self.version, reason, self.revision or None)
         failed.__cause__ = error
         return failed
+
+
+def _take(instance: AIModelBase, step: str) -> None:
+    """Run a step that the class may have. One that wants arguments is the model's own: 1.0 called none of that name."""
+    method = getattr(instance, step, None)
+    parameters = inspect.signature(method).parameters.values() if callable(method) else ()
+    wants = any(
+        one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters
+    )
+    if callable(method) and not wants:
+        method()
 
 
 def _size_of(instance: AIModelBase, before: int) -> int:

@@ -123,7 +123,7 @@ class AIModelBase:
         self._model_info = json.loads(text)
         return {"result": True, "model_info": self.model_info}
 
-    def train(self, binary_data: bytes | None = None, **kwargs: Any) -> Any:
+    def train(self, *args: Any, **kwargs: Any) -> Any:
         """Write a new state of the version under ``model_dir()``; report through ``training_log``.
 
         Raises:
@@ -131,7 +131,7 @@ class AIModelBase:
         """
         raise NotSupportedError(f"{type(self).__name__} has no train()")
 
-    def predict(self, binary_data: bytes | None = None, **kwargs: Any) -> Any:
+    def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Answer one call. May run on several threads at once, unless the class says ``max_concurrency = 1``.
 
         Raises:

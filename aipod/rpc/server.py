@@ -18,6 +18,7 @@ from typing import Any
 
 from aipod.config import Settings
 from aipod.engine import Engine
+from aipod.engine.memory import reuse_freed_memory
 from aipod.errors import AipodError, ConfigError
 from aipod.model.base import AIModelBase
 from aipod.rpc.admin_service import AdminService
@@ -126,6 +127,7 @@ def serve(model_class: type[AIModelBase], port: int | None = None, **settings: A
         settings: By name, as for :class:`Server`.
     """
     signals = _Signals()
+    reuse_freed_memory()
     try:
         server = Server(model_class, port or None, **settings)
         _log_to_stderr(server.settings.log_level)

@@ -486,6 +486,26 @@ class TestSwap:
         assert engine.predict("v") == 2
 
 
+def test_a_load_of_the_models_own_is_left_alone_and_warmup_is_called(engine_of):
+    steps: list[object] = []
+
+    class Old(AIModelBase):
+        def __init__(self, version=None, datapath=None):
+            super().__init__(version, datapath)
+            self.load("weights")
+
+        def load(self, path: str) -> None:
+            steps.append(path)
+
+        def warmup(self) -> None:
+            steps.append("warm")
+
+        def predict(self) -> list[object]:
+            return steps
+
+    assert engine_of(Old).predict("v") == ["weights", "warm"]
+
+
 def test_the_error_of_a_load_names_no_path_of_the_server(engine_of, tmp_path: Path):
     engine = engine_of(Counting)
     with pytest.raises(LoadError) as error:
