@@ -1,7 +1,7 @@
 """The two runners: threads for ``def predict``, one event loop for ``async def predict``.
 
-A worker thread waits in one queue for lanes, not for calls: a lane stands in it once however many calls it holds, so
-lanes take turns. A worker goes on with the same lane while no other waits for one; that costs neither a wake-up nor a
+Worker threads take lanes, not calls, from one backlog: a lane stands in it once however many calls it holds, so lanes
+take turns. A worker goes on with the same lane while no other waits for one; that costs neither a wake-up nor a
 hand-over.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from queue import SimpleQueue
+from collections import deque
 
 from aipod.engine.call import Call
 from aipod.engine.invoke import invoke, invoke_async
@@ -22,37 +22,74 @@ __all__ = ["EventLoop", "Workers"]
 class Workers:
     """Threads that run the calls of all lanes.
 
+    A thread starts when a lane finds all others at work, up to ``count``. The one that went idle last is woken first,
+    since its memory is still warm. Who announces a lane puts it into the backlog before looking for an idle worker, who
+    goes idle says so before looking at the backlog again: one of them sees the other.
+
     Args:
-        count: How many; each is a daemon, since a model that never returns must not keep the process.
+        count: How many at most; each is a daemon, since a model that never returns must not keep the process.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._ready: SimpleQueue[Lane | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"aipod-worker-{n}", daemon=True) for n in range(count)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._backlog: deque[Lane] = deque()
+        self._idle: list[threading.Lock] = []
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._closed = False
 
     def wake(self, lane: Lane) -> None:
-        self._ready.put(lane)
+        self._backlog.append(lane)
+        try:
+            self._idle.pop().release()
+        except IndexError:
+            if len(self._threads) < self.count:
+                self._start()
 
     def close(self, timeout: float) -> bool:
         """End the threads; False if some of them still run a model after ``timeout`` seconds."""
-        for _ in self._threads:
-            self._ready.put(None)
+        with self._lock:
+            self._closed = True
+        while self._idle:
+            self._idle.pop().release()
         return _join(self._threads, timeout)
 
+    def _start(self) -> None:
+        with self._lock:
+            if self._closed or len(self._threads) >= self.count:
+                return
+            thread = threading.Thread(target=self._work, name=f"aipod-worker-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+        thread.start()
+
     def _work(self) -> None:
-        ready = self._ready
-        while (lane := ready.get()) is not None:
+        gate = threading.Lock()
+        gate.acquire()
+        while (lane := self._next(gate)) is not None:
             call = lane.take()
             while call is not None:
                 ok = invoke(lane.methods[call.method], call)
-                call = lane.done(call, failed=not ok, another=ready.empty())
+                call = lane.done(call, failed=not ok, another=not self._backlog)
             # An idle worker must not keep the last instance alive.
             del lane, call
+
+    def _next(self, gate: threading.Lock) -> Lane | None:
+        """A lane from the backlog, waited for at the gate; None once there is no more to do."""
+        while True:
+            try:
+                return self._backlog.popleft()
+            except IndexError:
+                if self._closed:
+                    return None
+            self._idle.append(gate)
+            if self._backlog or self._closed:
+                try:
+                    self._idle.remove(gate)
+                    continue
+                except ValueError:
+                    # Somebody has taken it to open it.
+                    pass
+            gate.acquire()
 
 
 class EventLoop:
