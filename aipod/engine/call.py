@@ -140,6 +140,8 @@ class LocalCall(Call):
         """
         if not self._done.wait(self.remaining()):
             self.cancel()
+            # If an answer was faster after all, it is on its way.
+            self._done.wait()
             if isinstance(self._error, Cancelled):
                 raise DeadlineExceeded()
         if self._error is not None:

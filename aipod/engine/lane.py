@@ -212,7 +212,8 @@ class Lane:
             if call.answered or (call.deadline is not None and call.deadline <= now):
                 expired.append(call)
                 self._bytes -= call.size_bytes
-                self._counts.expired += 1
+                self._counts.cancelled += call.answered
+                self._counts.expired += not call.answered
                 continue
             call.started = now
             self._running.add(call)

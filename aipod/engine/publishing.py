@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from aipod.engine.call import Call
@@ -22,6 +23,16 @@ from aipod.model.store import Lease, Store
 __all__ = ["Publisher"]
 
 _log = logging.getLogger("aipod.engine")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What ``current_call()`` shows inside: a run ends neither with its caller nor with the caller's deadline."""
+
+    version: str
+    method: str
+    deadline: float | None = None
+    cancelled: bool = False
 
 
 class Publisher:
@@ -64,7 +75,7 @@ class Publisher:
         except AipodError as error:
             # Most models do not load before they are trained. What was loaded before serves on.
             _log.info("version %r is initialized and waits for training: %s", version, error)
-        self._store.collect(version)
+        self._collect(version)
         return value
 
     def _train(self, call: Call) -> object:
@@ -81,10 +92,14 @@ class Publisher:
                     number = store.publish(staging, origin="train", parent=parent, result=value)
                 self._swap(version, parent)
             except BaseException as error:
-                job.finish("failed", str(error_of(error)), number)
+                reason = str(error_of(error))
+                # The caller may be gone, and then nobody else says it.
+                _log.warning("job %r failed: %s", job_id, reason)
+                job.finish("failed", reason, number)
                 raise
             job.finish("succeeded", revision=number)
-        store.collect(version)
+        _log.info("job %r succeeded: revision %d of version %r", job_id, number, version)
+        self._collect(version)
         return value
 
     def _live(self, version: str) -> AbstractContextManager[Lease | None]:
@@ -105,10 +120,18 @@ class Publisher:
                     self._pool.swap(version)
             raise
 
+    def _collect(self, version: str) -> None:
+        try:
+            self._store.collect(version)
+        except AipodError as error:
+            # What was published stays published; the next collection takes more.
+            _log.warning("old revisions of version %r could not be removed: %s", version, error)
+
     def _run(self, call: Call, place: Place, arguments: dict[str, Any]) -> object:
         instance = construct(self._model_class, place, call.version, self._store.root)
         try:
-            return perform(endpoint(getattr(instance, call.method)), call, arguments)
+            source = _Run(call.version, call.method)
+            return perform(endpoint(getattr(instance, call.method)), source, arguments)
         finally:
             try:
                 instance.dispose()

@@ -99,16 +99,24 @@ class EventLoop:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     def wake(self, lane: Lane) -> None:
-        self._running_loop().call_soon_threadsafe(self._start, lane)
+        with self._lock:
+            if self._closed:
+                return
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(target=self._loop.run_forever, name="aipod-async", daemon=True)
+                self._thread.start()
+            self._loop.call_soon_threadsafe(self._start, lane)
 
     def close(self, timeout: float) -> bool:
         """Cancel what runs and end the thread; False if something blocks the loop."""
         with self._lock:
+            self._closed = True
             loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
         if loop is None or thread is None:
             return True
         asyncio.run_coroutine_threadsafe(self._end(), loop)
@@ -116,14 +124,6 @@ class EventLoop:
             return False
         loop.close()
         return True
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="aipod-async", daemon=True)
-                self._thread.start()
-            return self._loop
 
     def _start(self, lane: Lane) -> None:
         call = lane.take()
@@ -147,7 +147,9 @@ class EventLoop:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        asyncio.get_running_loop().stop()
+        loop = asyncio.get_running_loop()
+        await loop.shutdown_default_executor()
+        loop.stop()
 
 
 def _join(threads: list[threading.Thread], timeout: float) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 from aipod.config import Settings
 from aipod.engine import Engine
 from aipod.engine.memory import reuse_freed_memory
-from aipod.errors import AipodError, ConfigError
+from aipod.errors import AipodError, ConfigError, InternalError
 from aipod.model.base import AIModelBase
 from aipod.rpc.admin_service import AdminService
 from aipod.rpc.front import AioFront, Front, FrontOptions, RawCall
@@ -51,8 +51,10 @@ class Server:
             settings["listen_port"] = port
         self._engine = Engine(model_class, **settings)
         self.settings: Settings = self._engine.settings
-        refusals = Refusals(_sends_tracebacks(self.settings))
-        self._services = [service(self._engine, refusals) for service in (ModelService, AdminService, LegacyService)]
+        self._refusals = Refusals(_sends_tracebacks(self.settings))
+        self._services = [
+            service(self._engine, self._refusals) for service in (ModelService, AdminService, LegacyService)
+        ]
         self._routes = {method: service for service in self._services for method in service.methods}
         self._front: Front | None = None
         self.listening = ""
@@ -111,7 +113,13 @@ class Server:
         return idle
 
     def _handle(self, raw: RawCall) -> None:
-        self._routes[raw.method](raw)
+        try:
+            self._routes[raw.method](raw)
+        except Exception as error:
+            # A bug of ours must cost one call, not leave it without an answer.
+            internal = InternalError()
+            internal.__cause__ = error
+            self._refusals.send(raw, internal)
 
 
 def serve(model_class: type[AIModelBase], port: int | None = None, **settings: Any) -> None:

@@ -10,8 +10,17 @@ from pathlib import Path
 import pytest
 from waiting import BOUND, eventually
 
-from aipod.errors import Conflict, InvalidArgument, ModelError, NotInitialized, TrainingInProgress, VersionNotFound
-from aipod.model import AIModelBase
+from aipod.errors import (
+    Conflict,
+    DeadlineExceeded,
+    InvalidArgument,
+    ModelError,
+    NotInitialized,
+    StorageError,
+    TrainingInProgress,
+    VersionNotFound,
+)
+from aipod.model import AIModelBase, current_call
 
 
 class Model(AIModelBase):
@@ -202,3 +211,34 @@ def test_a_deleted_version_is_gone_from_pool_and_disk(engine_of, model, tmp_path
 def test_model_info_of_a_version_without_data_says_what_to_do(engine_of, model):
     with pytest.raises(NotInitialized, match=r"call initialize\(\) or train\(\) on it first"):
         engine_of(model).predict("v")
+
+
+def test_a_training_outlives_its_caller(engine_of, model, background):
+    seen = []
+
+    def train(self: AIModelBase) -> None:
+        assert model.gate.wait(BOUND)
+        current_call().check()
+        seen.append(current_call().method)
+
+    model.gate = threading.Event()
+    model.train = train
+    engine = engine_of(model)
+    engine.initialize("v")
+    with pytest.raises(DeadlineExceeded):
+        engine.call("train", "v", {}, timeout=0.05)
+    model.gate.set()
+    eventually(lambda: engine.admin.versions()[0].revision == 2)
+    assert seen == ["train"]
+
+
+def test_what_cannot_be_collected_costs_no_training(engine_of, model, monkeypatch, caplog):
+    engine = engine_of(model)
+    engine.initialize("v")
+
+    def collect(version: str) -> None:
+        raise StorageError("collecting", "the disk is tired")
+
+    monkeypatch.setattr(engine._store, "collect", collect)
+    assert engine.train("v")["epochs"] == 1
+    assert "old revisions of version 'v' could not be removed" in caplog.text
