@@ -105,15 +105,22 @@ class AIModelBase:
             self._model_info = _read_info(self.model_info_path, self.version)
         return self._model_info
 
-    def initialize(self, binary_data: bytes | None = None, **kwargs: Any) -> Any:
+    # The four verbs take anything here, which is what a type checker lets every override narrow down.
+
+    def initialize(self, *args: Any, **kwargs: Any) -> Any:
         """Start a new state of the version with these parameters; they are ``model_info`` from then on.
 
         Called on a class alone it clears the version's directory, as 1.0 did, but only when the parameters are known
         to fit.
 
+        Args:
+            args: ``binary_data``, which an override may make use of, by position as 1.0 had it.
+            kwargs: The parameters; ``binary_data`` is not one of them.
+
         Raises:
             InvalidArgument: JSON cannot hold a parameter, which is named.
         """
+        kwargs.pop("binary_data", None)
         text = jsontext.dumps(kwargs, "parameter", MODEL_INFO_NAME, indent=4)
         place = self._aipod_where()
         place.refuse_change(self.model_dir(mkdir=False), f"initializing version {self.version!r}")
@@ -139,12 +146,17 @@ class AIModelBase:
         """
         raise NotSupportedError(f"{type(self).__name__} has no predict()")
 
-    def log(self, binary_data: bytes | None = None, name: str = "trainning", **kwargs: Any) -> Any:
+    def log(self, *args: Any, **kwargs: Any) -> Any:
         """The records of the log called ``name``; the base class has the training log alone.
+
+        Args:
+            args: ``binary_data``, by position as 1.0 had it; ignored.
+            kwargs: ``name``, ``"trainning"`` if it is not there; the rest is ignored.
 
         Raises:
             NotSupportedError: There is no such log.
         """
+        name = kwargs.get("name", "trainning")
         if name == "trainning":
             return self.training_log.read_all()
         raise NotSupportedError(f"{type(self).__name__} has no log {name!r}; the training log is called 'trainning'")

@@ -29,7 +29,7 @@ from aipod.errors import (
     Unavailable,
     VersionNotFound,
 )
-from aipod.model import AIModelBase
+from aipod.model import AIModelBase, current_call
 from aipod.rpc.calls import RemoteTraceback
 from aipod.rpc.client import AIClient, AsyncAIClient
 
@@ -177,8 +177,6 @@ class TestErrors:
 
 class TestTime:
     def test_a_deadline_ends_the_wait_and_the_model_can_see_it(self, server_of, client_of, model):
-        from aipod.model import current_call
-
         seen: list[object] = []
 
         def predict(self: AIModelBase) -> None:
@@ -201,9 +199,17 @@ class TestTime:
 
     def test_a_caller_without_a_deadline_gets_the_servers(self, server_of, client_of, model):
         client = client_of(server_of(model, default_timeout=0.2)).options(timeout=None)
+        seen: list[object] = []
+
+        def predict(self: AIModelBase) -> None:
+            call = current_call()
+            eventually(lambda: call.cancelled)
+            seen.append(call)
+
+        model.predict = predict
         with pytest.raises(DeadlineExceeded, match="AIPOD_DEFAULT_TIMEOUT"):
-            client.predict(do="wait")
-        model.gate.set()
+            client.predict()
+        eventually(lambda: seen)
 
     def test_a_call_that_is_given_up_while_it_waits_never_runs(self, server_of, client_of, model, background):
         server = server_of(model, rpc_max_workers=1)
@@ -340,7 +346,7 @@ class TestClient:
         # In a process of its own: a test runner full of threads is no place to fork.
         server = process_of(
             """
-            from aipod.model import AIModelBase
+            from aipod.model import AIModelBase, current_call
             from aipod.rpc.server import serve
             class Echo(AIModelBase):
                 def predict(self, x): return x

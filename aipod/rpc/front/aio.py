@@ -157,15 +157,10 @@ class _AioCall:
             action()
 
     def expire(self) -> None:
-        """A timeout of ours, for a caller that set none."""
-        self.settle(
-            _Failure(
-                "DEADLINE_EXCEEDED",
-                "the time that the server allows passed (AIPOD_DEFAULT_TIMEOUT); set a timeout of your own",
-                (),
-            )
-        )
+        """A timeout of ours, for a caller that set none: the engine hears of it first, the caller gets our reason."""
         self.leave()
+        sentence = "the time that the server allows passed (AIPOD_DEFAULT_TIMEOUT); set a timeout of your own"
+        self.settle(_Failure("DEADLINE_EXCEEDED", sentence, ()))
 
 
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[misc]
