@@ -77,9 +77,13 @@ class AipodError(Exception):
         error_id: The id under which the server logged the error; ``""`` where no server was involved.
         remote_traceback: The server's traceback, cut to what a status can carry; ``""`` if the server keeps it to
             itself.
+        traceback: The traceback of the model's code, on the side where it ran.
+        by_model: Whether the model's own code raised it, so that sending the call once more would run it once more.
     """
 
     status: ClassVar[str] = "INTERNAL"
+    by_model: bool = False
+    traceback: str = ""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -254,6 +258,7 @@ class Unavailable(AipodError):
     """
 
     status = "UNAVAILABLE"
+    may_have_run: bool = False
 
     def __init__(self, message: str, may_have_run: bool = False) -> None:
         super().__init__(message)
@@ -277,7 +282,7 @@ class ModelError(AipodError):
     """
 
     def __init__(self, message: str, type: str = "", traceback: str = "") -> None:
-        super().__init__(f"{type}: {message}" if type else message)
+        super().__init__(": ".join(part for part in (type, message) if part))
         self.type = type
         self.traceback = traceback
 
@@ -321,9 +326,9 @@ def describe(error: AipodError) -> dict[str, Any]:
 
     A class that a user derived from one of the tree is described as that one, since the other end knows no other.
     """
-    kind = next(cls.__name__ for cls in type(error).__mro__ if _KINDS.get(cls.__name__) is cls)
+    kind = next(cls for cls in type(error).__mro__ if _KINDS.get(cls.__name__) is cls)
     data = {name: value for name, value in error.__dict__.items() if name not in _NOT_DATA and _is_plain(value)}
-    return {"kind": kind, "message": str(error), "data": data}
+    return {"kind": kind.__name__, "status": kind.status, "message": _text(error), "data": data}
 
 
 def rebuild(description: Mapping[str, Any]) -> AipodError:
@@ -334,9 +339,9 @@ def rebuild(description: Mapping[str, Any]) -> AipodError:
 
 
 def again(error: AipodError) -> AipodError:
-    """The same error for another caller: ids and tracebacks stick to the one that was raised."""
+    """The same error for another caller, or to be kept: without its id, and without frames and all they hold."""
     copy = rebuild(describe(error))
-    copy.__cause__ = error.__cause__
+    copy.traceback = error.traceback
     return copy
 
 
@@ -352,6 +357,13 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _text(error: AipodError) -> str:
+    try:
+        return str(error)
+    except Exception:  # A class of a user's can fail at anything.
+        return f"{type(error).__name__}, whose message cannot be shown"
 
 
 def _short(text: str) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 
 import msgpack
 import numpy
+from google.protobuf.message import Message
 
 from aipod.codec.encoder import pack
 from aipod.codec.wire import join
@@ -25,7 +26,11 @@ _KWARGS: list[dict[str, object]] = [
     {},
     {"x": 1, "y": [1.5, None, True, -(2**63), 2**64 - 1, float("nan")], "文字": "你好"},
     {"when": datetime(2026, 1, 1, tzinfo=timezone.utc), "day": datetime(2026, 1, 1)},
-    {"array": numpy.arange(6, dtype=">i2").reshape(2, 3), "other": numpy.zeros((3, 0), "<f8"), "zero": numpy.array(1.5)},
+    {
+        "array": numpy.arange(6, dtype=">i2").reshape(2, 3),
+        "other": numpy.zeros((3, 0), "<f8"),
+        "zero": numpy.array(1.5),
+    },
     {"fields": numpy.zeros(2, [("a", "?"), ("b", "<U2", (2,)), ("c", [("d", "M8[D]")])])},
     {"text": numpy.array(["ab", "c"]), "bools": numpy.array([True, False]), "scalar": numpy.float32(1.5)},
     {"bytes": bytes(1100), "short": b"abc", "deep": [[{"x": [{"y": numpy.arange(3)}]}]]},
@@ -39,7 +44,7 @@ _JSON = [
 # Bytes that mean something to msgpack or to protobuf, or are the edge of something.
 _TELLING = bytes.fromhex("000102080a0b0c0d0f12131a1b2d7a7f80818f90919fa0a1bfc0c1c4c7c8cacbcccfd0d3d4d9dbdcdddedfe0ff")
 _MOST_NOISE = 64
-_VERBS: list[tuple[str, Callable[[str], admin_pb2.VersionRequest]]] = [
+_VERBS: list[tuple[str, Callable[[str], Message]]] = [
     ("Info", lambda version: admin_pb2.InfoRequest()),
     ("Versions", lambda version: admin_pb2.VersionsRequest()),
     ("Statistics", lambda version: admin_pb2.StatisticsRequest()),
@@ -103,7 +108,9 @@ class Mutations:
         if what == 3:
             return old * dice.choice((2, 3, 300))
         if what == 4:
-            return bytes((dice.choice(_TELLING),)) + dice.choice((b"\xff\xff\xff\xff", b"\x7f\xff", b"\0\0\0\1", b"\xff"))
+            return bytes((dice.choice(_TELLING),)) + dice.choice(
+                (b"\xff\xff\xff\xff", b"\x7f\xff", b"\0\0\0\1", b"\xff")
+            )
         return bytes(byte ^ (1 << dice.randrange(8)) for byte in old)
 
     def _method(self) -> str:

@@ -89,14 +89,20 @@ class Administration:
         """Let the instance go; returns when its memory is given back.
 
         Raises:
+            VersionNotFound: It is neither on disk nor in the pool.
             Conflict: Its calls were not through in time; it goes as soon as they are.
         """
-        version = self._resolve(version)
+        version = self._known(version)
         if not self._pool.unload(version, timeout):
             raise Conflict(version, "its calls still run, and it goes when they are through")
 
     def pin(self, version: str, pinned: bool = True) -> None:
-        self._pool.pin(self._resolve(version), pinned)
+        """Keep a version from eviction and idling, or no longer. Does not load it.
+
+        Raises:
+            VersionNotFound: It is neither on disk nor in the pool.
+        """
+        self._pool.pin(self._known(version), pinned)
 
     def rollback(self, version: str, revision: int | None = None) -> int:
         """Make another revision live and serve it; None is the newest below the live one. Returns its number.
@@ -127,7 +133,8 @@ class Administration:
         """Remove a version from the pool and from disk.
 
         Raises:
-            Conflict: It is in use, here or elsewhere, or an alias names it.
+            Conflict: It is in use, here or elsewhere.
+            InvalidArgument: It is an alias, or an alias names it.
         """
         version = check_version(version)
         target = self._store.resolve(version)
@@ -157,6 +164,12 @@ class Administration:
 
     def _resolve(self, version: str) -> str:
         return self._store.resolve(check_version(version))
+
+    def _known(self, version: str) -> str:
+        version = self._resolve(version)
+        if self._store.current(version) is None and all(one.version != version for one in self._pool.residents()):
+            raise VersionNotFound(version)
+        return version
 
     def _version(self, version: str, resident: Resident | None, aliases: list[str]) -> VersionState:
         reason = self._pool.failure(version)

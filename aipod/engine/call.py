@@ -10,14 +10,17 @@ Rules of this file:
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from aipod.errors import AipodError, Cancelled, DeadlineExceeded
+from aipod.errors import AipodError, Cancelled, DeadlineExceeded, InternalError
 
 __all__ = ["Call", "LocalCall"]
+
+_log = logging.getLogger("aipod.engine")
 
 
 class Queue(Protocol):
@@ -34,12 +37,14 @@ class Call:
         method: ``"predict"``, ``"log"``, ``"initialize"`` or ``"train"``.
         deadline: Instant on the monotonic clock, or None.
         size_bytes: What the request holds in memory while it waits.
+        arrived: Instant at which it was made.
         cancelled: Set once nobody waits for the answer any more; a running model may look at it.
         started: Instant at which the model began with it, 0.0 before.
     """
 
     __slots__ = (
         "_unanswered",
+        "arrived",
         "cancelled",
         "deadline",
         "method",
@@ -55,6 +60,7 @@ class Call:
         self.method = method
         self.deadline = deadline
         self.size_bytes = size_bytes
+        self.arrived = time.monotonic()
         self.cancelled = False
         self.started = 0.0
         self.queue: Queue | None = None
@@ -83,12 +89,19 @@ class Call:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     def finish(self, value: object) -> None:
+        """Answer with a value; never raises."""
         if self._claim():
-            self.deliver(value)
+            try:
+                self.deliver(value)
+            except BaseException as error:
+                # The claim promised an answer, and the value may be of a class that fails in any way.
+                _log.exception("the answer of version %r could not be delivered", self.version)
+                self._refuse(error if isinstance(error, AipodError) else InternalError())
 
     def fail(self, error: AipodError) -> None:
+        """Answer with an error; never raises."""
         if self._claim():
-            self.deliver_error(error)
+            self._refuse(error)
 
     def cancel(self) -> None:
         """Nobody waits any more: leave the queue, or tell the running model. Callable from any thread."""
@@ -99,7 +112,13 @@ class Call:
             self.queue.forget(self)
         if self.on_cancel is not None:
             self.on_cancel()
-        self.deliver_error(Cancelled())
+        self._refuse(Cancelled())
+
+    def _refuse(self, error: AipodError) -> None:
+        try:
+            self.deliver_error(error)
+        except BaseException:
+            _log.exception("an error of version %r could not be delivered", self.version)
 
     def _claim(self) -> bool:
         try:

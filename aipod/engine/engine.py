@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -62,6 +63,10 @@ class Engine:
         self._open = False
         self._closed = False
 
+    def __repr__(self) -> str:
+        state = "open" if self._open else "closed" if self._closed else "not open yet"
+        return f"<Engine {self.model_class.__name__} on {str(self.settings.data_path)!r}, {state}>"
+
     def __enter__(self) -> Engine:
         self.open()
         return self
@@ -70,6 +75,11 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def data_root(self) -> Path:
+        """Where the data lies, absolute; must not be told to callers elsewhere."""
+        return self._store.root
 
     def open(self) -> None:
         """Recover the data path, start the threads, load what is to be preloaded. The first call does it too.
@@ -99,8 +109,8 @@ class Engine:
             self._routes: dict[str, Callable[[Call], None]] = {
                 "predict": self._to_pool,
                 "log": self._to_pool if self.model_class.log is not AIModelBase.log else self._to_records,
-                "initialize": partial(self._to_thread, self._publisher.initialize),
-                "train": partial(self._to_thread, self._publisher.train),
+                "initialize": self._to_publisher,
+                "train": self._to_publisher,
             }
             for version in pinned:
                 self._pool.pin(version)
@@ -127,6 +137,9 @@ class Engine:
 
         idle = self._pool.close(left())
         idle = self._chores.close(left()) and idle
+        if not idle:
+            self._pool.abandon()
+            self._publisher.abandon()
         # A worker that runs nothing ends at once; what still runs now has had its time.
         idle = self._workers.close(left() if idle else 0.0) and idle
         self._clock.close()
@@ -201,12 +214,12 @@ class Engine:
         call.version = self._store.resolve(check_version(call.version))
         self._pool.submit(call)
 
-    def _to_thread(self, work: Callable[[Call], None], call: Call) -> None:
+    def _to_publisher(self, call: Call) -> None:
         # Not resolved: who writes names the version itself. The store refuses an alias, with the version's name.
         call.version = check_version(call.version)
         if self._closed:
             raise draining()
-        self._chores.run(f"{call.method}-{call.version}", partial(work, call), for_caller=True)
+        self._chores.run(f"{call.method}-{call.version}", partial(self._publisher.run, call), for_caller=True)
 
     def _to_records(self, call: Call) -> None:
         """The base class's ``log``: reads records from disk, with no instance at all."""

@@ -12,7 +12,7 @@ import functools
 import inspect
 import os
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import CoroutineType, TracebackType
 from typing import Any
 
@@ -43,20 +43,20 @@ def perform(method: Callable[..., Any], source: CallSource, arguments: dict[str,
         return asyncio.run(value) if type(value) is CoroutineType else value
 
 
-def invoke(method: Callable[..., Any], call: Call) -> bool:
-    """Run a call on this thread and answer it; says whether it went well."""
+def invoke(methods: Mapping[str, Callable[..., Any]], call: Call) -> bool:
+    """Run a call on this thread and answer it; says whether it went well. Never raises."""
     try:
-        call.finish(perform(method, call, call.arguments()))
+        call.finish(perform(methods[call.method], call, call.arguments()))
     except BaseException as error:
         call.fail(error_of(error))
         return False
     return True
 
 
-async def invoke_async(method: Callable[..., Any], call: Call) -> bool:
+async def invoke_async(methods: Mapping[str, Callable[..., Any]], call: Call) -> bool:
     """The same on an event loop. A cancelled call cancels the coroutine; a plain ``def`` runs on a thread."""
     try:
-        arguments = call.arguments()
+        method, arguments = methods[call.method], call.arguments()
         with running(call):
             if inspect.iscoroutinefunction(method):
                 value = await method(**arguments)
@@ -75,6 +75,7 @@ async def invoke_async(method: Callable[..., Any], call: Call) -> bool:
 def error_of(error: BaseException) -> AipodError:
     """What the caller gets for what the user's code raised."""
     if isinstance(error, AipodError):
+        error.by_model = _users_frames(error) is not None
         return error
     if isinstance(error, TypeError) and _users_frames(error) is None:
         # It was raised by the call itself, not inside the method: the arguments do not fit its signature.
@@ -97,7 +98,10 @@ def _type_name(error: BaseException) -> str:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)
+        text = str(error)
+        # What numpy says of a write to one of our views does not help who does not know that it is one.
+        hint = "; arrays of a call are read-only views of it, write to a copy" if "is read-only" in text else ""
+        return text + hint
     except BaseException:
         return "(its message cannot be shown: str() of it raised)"
 

@@ -74,7 +74,9 @@ class Lane:
 
     @property
     def idle(self) -> bool:
-        return not self._queue and not self._running
+        # A call on its way from the queue to those that run is in neither for a moment.
+        with self._lock:
+            return not self._queue and not self._running
 
     def put(self, call: Call) -> bool:
         """Let a call in; False if the lane is closed.
@@ -189,12 +191,17 @@ class Lane:
             self._on_idle(self)
 
     def fail_all(self, error: Callable[[], AipodError]) -> None:
-        """Close, and fail every call that waits, each with an error of its own."""
+        """There will be no instance: close, and answer every call that waits, each with an error of its own."""
+        self._counts.failed += len(self._queue)
+        self.abandon(error)
+
+    def abandon(self, error: Callable[[], AipodError]) -> None:
+        """Nobody waits any longer: answer all calls. Those that run go on until the model is through with them."""
         with self._lock:
             self._closed = True
-            calls, self._queue = self._queue, deque()
-            self._bytes -= sum(call.size_bytes for call in calls)
-            self._counts.failed += len(calls)
+            calls = [*self._queue, *self._running]
+            self._bytes -= sum(call.size_bytes for call in self._queue)
+            self._queue.clear()
         for call in calls:
             call.fail(error())
 

@@ -11,7 +11,6 @@ Rules of this file:
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,16 +24,13 @@ from aipod.engine.lane import Lane, Runner
 from aipod.engine.resident import Methods, Resident, State
 from aipod.engine.roster import Roster
 from aipod.engine.statistics import PoolStatistics
-from aipod.errors import AipodError, Overloaded, Unavailable, VersionNotFound, again
+from aipod.engine.timers import Action, Timers, no_place
+from aipod.errors import AipodError, DeadlineExceeded, Overloaded, Unavailable, VersionNotFound, again
 from aipod.model.base import AIModelBase
 from aipod.model.store import Store
 
-__all__ = ["Pool", "draining"]
+__all__ = ["Pool", "draining", "stopped"]
 
-# A refusal sent at the deadline comes too late: the caller has given up by then.
-_REFUSE_BEFORE = 0.2
-# How often a newcomer that nobody makes room for looks whether a neighbour could go, in seconds.
-_PATIENCE = 0.5
 # Callers may invent names; so many versions may wait for a place at a time.
 _MAX_WAITING = 256
 
@@ -68,10 +64,10 @@ class Pool:
         self._runner = runner
         self._limit = limit
         self._chores = chores
-        self._clock = clock
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._roster = Roster(settings.model_pool_size, settings.model_pool_bytes)
+        self._timers = Timers(clock, self._roster, self._planning, self._leave, settings.model_idle_ttl)
         self._failures = Failures(settings.load_pause)
         self._closing = False
 
@@ -92,23 +88,27 @@ class Pool:
             resident = self._roster.residents.get(call.version) or self._newcomer(call.version, expected)
             # No lane in the roster is closed while its lock is held: the call is in, or the lane is full and says so.
             resident.lane.put(call)
-            if resident.state is State.WAITING and call.deadline is not None:
-                self._refuse_at(resident, call.deadline - _REFUSE_BEFORE)
+            if resident.state is State.WAITING:
+                self._timers.watch_call(resident, call)
 
     def load(self, version: str, timeout: float | None = None) -> None:
         """Return once the version is ready.
 
         Raises:
-            AipodError: Why it does not load; ``Overloaded`` if no place came free within ``timeout`` seconds.
+            AipodError: Why it does not load; after ``timeout`` seconds ``Overloaded`` if no place came free,
+                ``DeadlineExceeded`` if it was still loading.
         """
         expected = self._expected_bytes(version)
         with self._planning():
             resident = self._roster.residents.get(version) or self._newcomer(version, expected)
-            resident.wanted = True
-        if not resident.settled.wait(timeout):
-            with self._planning():
-                resident.wanted = False
-            raise _no_place(version)
+            resident.wanted += 1
+        settled = resident.settled.wait(timeout)
+        with self._planning():
+            resident.wanted -= 1
+        if not settled and resident.state is State.LOADING:
+            raise DeadlineExceeded(f"version {version!r} is still loading, and goes on; ask again, or allow more time")
+        if not settled:
+            raise no_place(version)
         if resident.error is not None:
             raise again(resident.error)
 
@@ -163,6 +163,11 @@ class Pool:
         with self._lock:
             return self._changed.wait_for(lambda: self._roster.empty, timeout)
 
+    def abandon(self) -> None:
+        """The time to finish is over: answer every call that is still inside."""
+        for resident in self.residents():
+            resident.lane.abandon(stopped)
+
     def statistics(self) -> PoolStatistics:
         with self._lock:
             return self._roster.statistics()
@@ -181,9 +186,9 @@ class Pool:
             return self._failures.reason(version)
 
     @contextmanager
-    def _planning(self) -> Iterator[list[Callable[[], object]]]:
+    def _planning(self) -> Iterator[list[Action]]:
         """Change the roster under the lock, then decide what follows from it, then, without the lock, do it."""
-        todo: list[Callable[[], object]] = []
+        todo: list[Action] = []
         try:
             with self._lock:
                 try:
@@ -224,7 +229,7 @@ class Pool:
             )
         resident = Resident(version, expected_bytes, self._make_lane)
         self._roster.arrive(resident)
-        self._clock.at(resident.waiting_since + _PATIENCE / 10, partial(self._press, resident))
+        self._timers.watch_newcomer(resident)
         return resident
 
     def _restore(self, versions: list[str]) -> None:
@@ -232,7 +237,7 @@ class Pool:
         for version in versions:
             if not (self._closing or self._roster.waiting or version in self._roster.residents):
                 old = Resident(version, 0, self._make_lane)
-                old.wanted = True
+                old.wanted = 1
                 self._roster.arrive(old)
 
     def _make_lane(self, resident: Resident) -> Lane:
@@ -240,7 +245,7 @@ class Pool:
         on_idle = partial(self._on_idle, resident)
         return Lane(resident.version, self._runner, settings.max_queue, settings.max_queue_bytes, on_idle)
 
-    def _leave(self, resident: Resident) -> list[Callable[[], object]]:
+    def _leave(self, resident: Resident) -> list[Action]:
         self._roster.leave(resident)
         self._share()
         return [partial(self._on_idle, resident)]
@@ -251,7 +256,7 @@ class Pool:
         for resident in ready:
             resident.lane.set_limit(self._limit(len(ready)))
 
-    def _install(self, resident: Resident, methods: Methods) -> list[Callable[[], object]]:
+    def _install(self, resident: Resident, methods: Methods) -> list[Action]:
         """A resident has loaded: from here on its calls run."""
         self._roster.loads += 1
         self._failures.forget(resident.version)
@@ -259,8 +264,7 @@ class Pool:
         resident.state = State.READY
         resident.lane.open(methods, self._limit(len(self._roster.ready())))
         self._share()
-        if self._settings.model_idle_ttl:
-            self._clock.at(time.monotonic() + self._settings.model_idle_ttl, partial(self._expire, resident))
+        self._timers.watch_idle(resident)
         return self._leave(resident) if self._closing else []
 
     def _load(self, resident: Resident) -> None:
@@ -295,59 +299,6 @@ class Pool:
         with self._planning():
             self._roster.leaving.discard(resident)
 
-    def _expire(self, resident: Resident) -> None:
-        """Let go of what nobody asked for in ``model_idle_ttl`` seconds."""
-        with self._planning() as todo:
-            if resident.state is not State.READY:
-                return
-            now, ttl = time.monotonic(), self._settings.model_idle_ttl
-            due = resident.lane.last_used + ttl
-            if due <= now and self._roster.retire(resident):
-                todo.append(partial(self._on_idle, resident))
-            else:
-                self._clock.at(max(due, now + ttl / 4), partial(self._expire, resident))
-
-    def _press(self, resident: Resident) -> None:
-        """A newcomer still waits: where only a stream of short calls keeps a neighbour busy, the neighbour goes.
-
-        It may stay for as long as it took to load, so that loading never takes more than half of the time. Where a long
-        call runs, its end decides; closing its lane would only keep more callers waiting.
-        """
-        with self._planning() as todo:
-            if resident.state is not State.WAITING or resident not in self._roster.waiting:
-                return
-            now, since = time.monotonic(), resident.waiting_since
-            stream = min(self._roster.streams(since), key=lambda one: one.load_seconds, default=None)
-            is_next = self._roster.waiting[0] is resident and not self._roster.leaving
-            due = since + stream.load_seconds if stream is not None and is_next else now + _PATIENCE
-            if due > now or stream is None:
-                self._clock.at(max(due, now + _PATIENCE / 10), partial(self._press, resident))
-            else:
-                self._roster.evictions += 1
-                resident.displaced.append(stream.version)
-                todo.extend(self._leave(stream))
-
-    def _refuse_at(self, resident: Resident, instant: float) -> None:
-        if instant < resident.next_refusal:
-            resident.next_refusal = instant
-            self._clock.at(instant, partial(self._refuse, resident))
-
-    def _refuse(self, resident: Resident) -> None:
-        """Answer the calls of a newcomer whose deadlines have come near, while their callers still listen."""
-        with self._lock:
-            if resident.state is not State.WAITING:
-                return
-            soon = time.monotonic() + _REFUSE_BEFORE
-            timed = [(call, call.deadline) for call in resident.lane.waiting() if call.deadline is not None]
-            late = [call for call, deadline in timed if deadline <= soon]
-            resident.next_refusal = float("inf")
-            self._refuse_at(
-                resident, min((end - _REFUSE_BEFORE for _, end in timed if end > soon), default=float("inf"))
-            )
-        for call in late:
-            call.fail(_no_place(resident.version))
-        resident.lane.remove(late)
-
     @property
     def _evict_first(self) -> bool:
         policy = self._settings.swap
@@ -380,7 +331,7 @@ class Pool:
                 return
             todo.extend(self._leave(old))
             new = Resident(old.version, old.size_bytes, self._make_lane)
-            new.wanted = True
+            new.wanted = 1
             self._roster.arrive(new, first=True)
         new.settled.wait()
         if new.error is not None:
@@ -391,8 +342,5 @@ def draining() -> Unavailable:
     return Unavailable("the server is draining and takes no more calls; try another one, or again later")
 
 
-def _no_place(version: str) -> Overloaded:
-    return Overloaded(
-        f"no place in the pool came free for version {version!r} in time: every instance is busy or pinned;"
-        " try again later, or raise AIPOD_MODEL_POOL_SIZE"
-    )
+def stopped() -> Unavailable:
+    return Unavailable("the server stopped before the model was through; the call can have run", may_have_run=True)

@@ -7,6 +7,7 @@ that share the data path. The caller may go away meanwhile: the run goes on, and
 
 from __future__ import annotations
 
+import errno
 import logging
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from typing import Any
 
 from aipod.engine.call import Call
 from aipod.engine.invoke import endpoint, error_of, perform
-from aipod.engine.pool import Pool
-from aipod.errors import AipodError, VersionNotFound
+from aipod.engine.pool import Pool, stopped
+from aipod.errors import AipodError, StorageError, StorageFull, VersionNotFound
 from aipod.model.base import AIModelBase
 from aipod.model.place import Place, construct
 from aipod.model.store import Lease, Store
@@ -48,20 +49,26 @@ class Publisher:
         self._model_class = model_class
         self._store = store
         self._pool = pool
+        self._verbs = {"initialize": self._initialize, "train": self._train}
+        self._calls: set[Call] = set()
 
-    def initialize(self, call: Call) -> None:
-        """Publish what the model's ``initialize`` writes, and answer the call with what it returned."""
+    def run(self, call: Call) -> None:
+        """Publish what the model's ``initialize`` writes, or what its ``train`` makes of a copy of the live revision.
+
+        Answers the call with what the method returned.
+        """
+        self._calls.add(call)
         try:
-            call.finish(self._initialize(call))
+            call.finish(self._verbs[call.method](call))
         except BaseException as error:
             call.fail(error_of(error))
+        finally:
+            self._calls.discard(call)
 
-    def train(self, call: Call) -> None:
-        """Publish what the model's ``train`` makes of a copy of the live revision, and answer with what it returned."""
-        try:
-            call.finish(self._train(call))
-        except BaseException as error:
-            call.fail(error_of(error))
+    def abandon(self) -> None:
+        """The time to finish is over: answer every call that is still inside."""
+        for call in list(self._calls):
+            call.fail(stopped())
 
     def _initialize(self, call: Call) -> object:
         version, arguments = call.version, call.arguments()
@@ -95,7 +102,9 @@ class Publisher:
                 reason = str(error_of(error))
                 # The caller may be gone, and then nobody else says it.
                 _log.warning("job %r failed: %s", job_id, reason)
-                job.finish("failed", reason, number)
+                with suppress(StorageError):
+                    # A disk that is full keeps that too from being written; the error that came first says more.
+                    job.finish("failed", reason, number)
                 raise
             job.finish("succeeded", revision=number)
         _log.info("job %r succeeded: revision %d of version %r", job_id, number, version)
@@ -132,6 +141,10 @@ class Publisher:
         try:
             source = _Run(call.version, call.method)
             return perform(endpoint(getattr(instance, call.method)), source, arguments)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(f"{call.method} of version {call.version!r}") from error
+            raise
         finally:
             try:
                 instance.dispose()

@@ -16,10 +16,10 @@ from enum import Enum
 from typing import Any
 
 from aipod.config import Settings
-from aipod.engine.invoke import endpoint, error_of
+from aipod.engine.invoke import endpoint, error_of, traceback_text
 from aipod.engine.lane import Lane
 from aipod.engine.memory import resident_bytes
-from aipod.errors import AipodError, LoadError, VersionNotFound
+from aipod.errors import AipodError, LoadError, VersionNotFound, again
 from aipod.model.base import AIModelBase
 from aipod.model.place import Place, construct
 from aipod.model.store import Lease, Scratch, Store
@@ -45,7 +45,7 @@ class Resident:
     Attributes:
         state: See the pool.
         size_bytes: What it takes up: an estimate until it is loaded.
-        wanted: Somebody other than a caller wants it loaded, so it stays in the queue although no call waits.
+        wanted: How many others than callers want it loaded; it stays in the queue for them although no call waits.
         waiting_since: Instant at which it began to wait for a place.
         displaced: Versions that were evicted to make room for it.
         settled: Set once it is ready or has failed; ``error`` says which.
@@ -56,7 +56,7 @@ class Resident:
         self.size_bytes = size_bytes
         self.lane = make_lane(self)
         self.state = State.WAITING
-        self.wanted = False
+        self.wanted = 0
         self.waiting_since = time.monotonic()
         self.next_refusal = float("inf")
         self.error: AipodError | None = None
@@ -84,23 +84,27 @@ class Resident:
             AipodError: What the user's code raised of our tree, or ``LoadError`` for anything else. Nothing is left
                 behind.
         """
-        before, started = resident_bytes(), time.monotonic()
         try:
-            instance = construct(model_class, self._place(store, settings.strict_versions), self.version, store.root)
-            self._instance = instance
-            for step in ("load", "warmup"):
-                _take(instance, step)
-            self.size_bytes = _size_of(instance, before)
-            self._check_size(settings.model_pool_bytes)
-            methods = {name: endpoint(getattr(instance, name)) for name in ("predict", "log")}
+            return self._load(model_class, store, settings)
         except BaseException as error:
-            failure = self._load_error(error, store)
-            _log.warning("version %r is not loaded: %s", self.version, failure, exc_info=failure.__cause__)
-            self.take_down()
-            raise failure from failure.__cause__
+            failure = again(self._load_error(error, store))
+            failure.traceback = traceback_text(error)
+        # Outside of the handler, and logged as text: nothing may hold the frames, which hold what was half loaded.
+        _log.warning("version %r is not loaded: %s\n%s", self.version, failure, failure.traceback)
+        self.take_down()
+        raise failure
+
+    def _load(self, model_class: type[AIModelBase], store: Store, settings: Settings) -> Methods:
+        before, started = resident_bytes(), time.monotonic()
+        place = self._place(store, settings.strict_versions)
+        self._instance = instance = construct(model_class, place, self.version, store.root)
+        for step in ("load", "warmup"):
+            _take(instance, step)
+        self.size_bytes = _size_of(instance, before)
+        self._check_size(settings.model_pool_bytes)
         self.load_seconds = time.monotonic() - started
         self.loaded_at = time.time()
-        return methods
+        return {name: endpoint(getattr(instance, name)) for name in ("predict", "log")}
 
     def take_down(self) -> None:
         """Dispose of the instance and give everything back; never raises, since nobody could do anything about it."""
@@ -139,14 +143,10 @@ class Resident:
         if isinstance(error, AipodError):
             return error
         reason = str(error_of(error))
-        for path in (store.root / "revisions" / self.version / str(self.revision), store.root):
-            reason = reason.replace(str(path), f"<{path.name}>")
         origins = {one.number: one.origin for one in store.revisions(self.version)} if self.revision else {}
         if origins.get(self.revision) == "initialize":
             reason += "; initialize() published it and it was never trained: call train(), or roll back"
-        failed = LoadError(self.version, reason, self.revision or None)
-        failed.__cause__ = error
-        return failed
+        return LoadError(self.version, reason, self.revision or None)
 
 
 def _take(instance: AIModelBase, step: str) -> None:

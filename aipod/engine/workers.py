@@ -68,7 +68,7 @@ class Workers:
         while (lane := self._next(gate)) is not None:
             call = lane.take()
             while call is not None:
-                ok = invoke(lane.methods[call.method], call)
+                ok = invoke(lane.methods, call)
                 call = lane.done(call, failed=not ok, another=not self._backlog)
             # An idle worker must not keep the last instance alive.
             del lane, call
@@ -139,7 +139,7 @@ class EventLoop:
     async def _run(self, lane: Lane, call: Call) -> None:
         ok = False
         try:
-            ok = await invoke_async(lane.methods[call.method], call)
+            ok = await invoke_async(lane.methods, call)
         finally:
             lane.done(call, failed=not ok)
 

@@ -7,6 +7,7 @@ interrupted.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from aipod.model.locks import Lock, acquire, try_acquire
 from aipod.model.manifest import now
 
 __all__ = ["Job", "JobState", "Jobs", "RunningJob"]
+
+logger = logging.getLogger("aipod.store")
 
 JobState = Literal["running", "succeeded", "failed", "interrupted"]
 
@@ -146,7 +149,11 @@ class Jobs:
                 # Asked once more at the end: a job without an owner may have finished in between.
                 if self._is_running(job_id) and not self._has_owner(job_id) and self._is_running(job_id):
                     job = replace(self.get(job_id), state="interrupted", ended=now())
-                    self._save(replace(job, reason="the process that ran it ended"))
+                    try:
+                        self._save(replace(job, reason="the process that ran it ended"))
+                    except OSError as error:
+                        # A full disk can still be served from; the next opening writes it.
+                        logger.warning("job %s could not be marked as interrupted: %s", job_id, error)
             for path in sorted(self._layout.jobs.iterdir()):
                 job_id = path.name.removesuffix(".jsonl").removeprefix(".").removesuffix(".json.tmp")
                 stray = path.suffix == ".tmp" or self._read(job_id) is None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -97,8 +97,14 @@ def _finding(version: str) -> str:
 
 
 def next_number(layout: Layout, version: str) -> int:
-    """The next revision's number. As the newest is never collected, none is given twice while a version lives."""
-    return max(numbers(layout, version), default=0) + 1
+    """The next revision's number. As the newest is never collected, none is given twice while a version lives.
+
+    The link counts too: a directory that somebody removed by hand must not lend its number to other data.
+    """
+    named = 0
+    with suppress(IsADirectoryError, StorageError):  # to be adopted, or not ours
+        named = live(layout, version) or 0
+    return max([named, *numbers(layout, version)]) + 1
 
 
 def place(layout: Layout, version: str, directory: Path, number: int) -> None:

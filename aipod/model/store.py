@@ -16,8 +16,8 @@ How a version is written, by whoever runs the model's code::
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -231,7 +231,7 @@ class Store:
         version = check_version(version)
         if live is None:
             raise VersionNotFound(version)
-        with disk.doing(f"rolling back version {version!r}"), revisions.locked(self._layout, version):
+        with disk.doing(f"rolling back version {version!r}"), self._locked(version):
             live = revisions.live(self._layout, version)
             present = revisions.numbers(self._layout, version)
             if revision is None:
@@ -247,12 +247,22 @@ class Store:
                 revisions.make_live(self._layout, version, revision)
             return revision
 
+    @contextmanager
+    def _locked(self, version: str) -> Iterator[None]:
+        try:
+            with revisions.locked(self._layout, version):
+                yield
+        except FileNotFoundError:
+            # Somebody was faster and deleted it.
+            raise VersionNotFound(version) from None
+
     def delete(self, version: str) -> None:
         """Remove a version with its revisions and jobs; all or, if anything is in the way, nothing.
 
         Raises:
             VersionNotFound: There is none.
-            Conflict: Somebody uses it or writes it, or an alias names it.
+            InvalidArgument: An alias names it.
+            Conflict: Somebody uses it or writes it.
             TrainingInProgress: It is being trained.
         """
         version = check_version(version)
@@ -260,7 +270,7 @@ class Store:
             raise VersionNotFound(version)
         alias = next((alias for alias, target in self._aliases.table().items() if target == version), None)
         if alias is not None:
-            raise Conflict(version, f"the alias {alias!r} names it; drop that first")
+            raise InvalidArgument(f"the alias {alias!r} names version {version!r}; drop the alias first")
         with writing(self._layout, version, "delete"), disk.doing(f"deleting version {version!r}"):
             with revisions.locked(self._layout, version):
                 locks = revisions.lock_all(self._layout, version)

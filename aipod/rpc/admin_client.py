@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 
-from aipod.rpc.calls import of_rpc, raising
-from aipod.rpc.connection import Connection
+from aipod.errors import InvalidArgument
+from aipod.rpc.calls import raising, take_timeout
+from aipod.rpc.connection import ASYNC_FAILURES, FAILURES, Connection
 from aipod.rpc.methods import ADMIN
 from aipod.rpc.v1 import admin_pb2 as pb
 
@@ -131,6 +131,8 @@ class _Requests:
 
     @staticmethod
     def rollback(version: str, revision: int | None) -> _Request[int]:
+        if revision is not None and not (isinstance(revision, int) and 0 < revision < 2**63):
+            raise InvalidArgument(f"revision is {revision!r}; give its number, or None for the one before")
         request = pb.RollbackRequest(version=version, revision=revision or 0)
         return _Request("Rollback", request, lambda data: pb.RollbackReply.FromString(data).revision)
 
@@ -146,7 +148,7 @@ class _Requests:
 class Admin:
     """The operator's side of a server. Every verb takes ``timeout`` seconds at most, and raises our errors."""
 
-    def __init__(self, connection: Connection[Any]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def info(self) -> ServerInfo:
@@ -190,10 +192,11 @@ class Admin:
         self._send(_Requests.on_version("DeleteVersion", version), timeout)
 
     def _send(self, request: _Request[R], timeout: float | None = _TIMEOUT) -> R:
+        data, seconds = request.message.SerializeToString(), take_timeout(timeout)
         try:
-            reply = self._connection.stub(ADMIN + request.verb)(request.message.SerializeToString(), timeout=timeout)
-        except grpc.RpcError as failure:
-            error = of_rpc(failure, self._connection.address)
+            reply = self._connection.stub(ADMIN + request.verb)(data, timeout=seconds)
+        except FAILURES as failure:
+            error = self._connection.error_of(failure)
         else:
             return request.read(reply)
         raise raising(error)
@@ -202,7 +205,7 @@ class Admin:
 class AsyncAdmin:
     """:class:`Admin` for asyncio: every verb is awaited."""
 
-    def __init__(self, connection: Connection[Any]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     async def info(self) -> ServerInfo:
@@ -239,12 +242,11 @@ class AsyncAdmin:
         await self._send(_Requests.on_version("DeleteVersion", version), timeout)
 
     async def _send(self, request: _Request[R], timeout: float | None = _TIMEOUT) -> R:
+        data, seconds = request.message.SerializeToString(), take_timeout(timeout)
         try:
-            reply = await self._connection.stub(ADMIN + request.verb)(
-                request.message.SerializeToString(), timeout=timeout
-            )
-        except grpc.RpcError as failure:
-            error = of_rpc(failure, self._connection.address)
+            reply = await self._connection.stub(ADMIN + request.verb)(data, timeout=seconds)
+        except ASYNC_FAILURES as failure:
+            error = self._connection.error_of(failure)
         else:
             return request.read(reply)
         raise raising(error)

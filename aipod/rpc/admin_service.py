@@ -57,14 +57,15 @@ class AdminService:
 
     def __call__(self, raw: RawCall) -> None:
         try:
-            self._engine.background("admin", partial(self._answer, raw))
+            # The message is taken now: it is gone when this returns.
+            self._engine.background("admin", partial(self._answer, raw, raw.message))
         except AipodError as error:
             self._refusals.send(raw, error)
 
-    def _answer(self, raw: RawCall) -> None:
+    def _answer(self, raw: RawCall, message: bytes) -> None:
         request_type, verb = self._verbs[raw.method.removeprefix(ADMIN)]
         try:
-            request = request_type.FromString(raw.message)
+            request = request_type.FromString(message)
             timeout = None if raw.deadline is None else max(0.0, raw.deadline - time.monotonic())
             raw.reply(verb(request, timeout).SerializeToString())
         except DecodeError:
@@ -97,6 +98,7 @@ class AdminService:
         return pb.Done()
 
     def _rollback(self, request: pb.RollbackRequest, timeout: _Timeout) -> Message:
+        _must_name(request.version)
         return pb.RollbackReply(revision=self._engine.admin.rollback(request.version, request.revision or None))
 
     def _set_alias(self, request: pb.SetAliasRequest, timeout: _Timeout) -> Message:
@@ -108,6 +110,7 @@ class AdminService:
         return pb.Done()
 
     def _delete(self, request: pb.VersionRequest, timeout: _Timeout) -> Message:
+        _must_name(request.version)
         self._engine.admin.delete(request.version, timeout)
         return pb.Done()
 
@@ -119,6 +122,12 @@ class AdminService:
             workers=self._engine.settings.rpc_max_workers,
             workers_busy=statistics.workers_busy,
         )
+
+
+def _must_name(version: str) -> None:
+    """What takes something away has no default."""
+    if not version:
+        raise InvalidArgument('name the version; the one without a name is "default"')
 
 
 def _version(state: VersionState) -> pb.VersionInfo:

@@ -6,16 +6,14 @@ switch it off with ``options(retry=0)``. ``initialize`` and ``train`` are sent o
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
 
-import grpc
-
 from aipod.codec import Limits, decode_reply
-from aipod.errors import AipodError, Unavailable
+from aipod.errors import AipodError, BadVersionName, InvalidArgument, Unavailable
 from aipod.rpc.keepalive import PING_SECONDS, client_options
-from aipod.rpc.status import error_of_rpc, trailing_of
 
 __all__ = [
     "DEFAULT_RETRY",
@@ -24,8 +22,10 @@ __all__ = [
     "RemoteTraceback",
     "channel_options",
     "decode",
-    "of_rpc",
     "raising",
+    "take_retry",
+    "take_timeout",
+    "take_version",
 ]
 
 # Eight tries more bridge about three seconds: a server that restarts is back by then.
@@ -33,6 +33,7 @@ DEFAULT_RETRY = 8
 MAX_MESSAGE_BYTES = 100 * 1024 * 1024
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 0.5
+_LONGEST_TIMEOUT = 365 * 86_400.0
 _REPEATABLE = frozenset({"predict", "log"})
 # A reply comes from a server that was chosen, so more is taken from it than a server takes from anybody.
 _REPLY_LIMITS = Limits(max_value_bytes=64 * 1024 * 1024)
@@ -63,7 +64,8 @@ class Attempts:
 
     def pause(self, error: AipodError) -> float | None:
         """Seconds to wait before another try; None if there is none after this error."""
-        if not isinstance(error, Unavailable):
+        # What the model itself raised would be raised again, after one more run.
+        if not isinstance(error, Unavailable) or error.by_model:
             return None
         pause = next(self._pauses, None)
         left = self.timeout()
@@ -92,10 +94,44 @@ def decode(reply: bytes) -> Any:
     return decode_reply(reply, _REPLY_LIMITS)
 
 
-def of_rpc(error: grpc.RpcError, address: str) -> AipodError:
-    """Our error for one of gRPC's; both of its libraries raise objects with these three methods."""
-    call: Any = error
-    return error_of_rpc(call.code(), call.details(), trailing_of(call.trailing_metadata()), address)
+def take_timeout(timeout: object) -> float | None:
+    """Seconds, None for ever.
+
+    Raises:
+        InvalidArgument: It is neither.
+    """
+    if timeout is None or timeout == math.inf:
+        return None
+    if isinstance(timeout, (int, float)) and not isinstance(timeout, bool) and timeout > 0:
+        # gRPC counts nanoseconds in 64 bits.
+        return min(float(timeout), _LONGEST_TIMEOUT)
+    raise InvalidArgument(f"timeout is {timeout!r}; give seconds above 0, or None for ever")
+
+
+def take_retry(retry: object) -> int:
+    """How many more tries there may be; True is as many as without the option.
+
+    Raises:
+        InvalidArgument: It is no number of tries.
+    """
+    if isinstance(retry, bool):
+        return DEFAULT_RETRY if retry else 0
+    if isinstance(retry, int) and retry >= 0:
+        return retry
+    raise InvalidArgument(f"retry is {retry!r}; give the number of further tries, 0 for none")
+
+
+def take_version(version: object) -> str:
+    """The version's name; whether there can be one of that name is for the server to say.
+
+    Raises:
+        BadVersionName: It is no text.
+    """
+    if version is None:
+        return "default"
+    if isinstance(version, str):
+        return version or "default"
+    raise BadVersionName(repr(version), "a name is text")
 
 
 def raising(error: AipodError) -> AipodError:

@@ -18,9 +18,6 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any
 
-import grpc
-import grpc.aio
-
 from aipod.codec import encode_call
 from aipod.config import check_address
 from aipod.rpc.admin_client import Admin, AsyncAdmin
@@ -30,10 +27,12 @@ from aipod.rpc.calls import (
     Attempts,
     channel_options,
     decode,
-    of_rpc,
     raising,
+    take_retry,
+    take_timeout,
+    take_version,
 )
-from aipod.rpc.connection import Connection
+from aipod.rpc.connection import ASYNC_FAILURES, FAILURES, AsyncConnection, Connection
 from aipod.rpc.keepalive import PING_SECONDS
 from aipod.rpc.methods import MODEL_METHODS
 
@@ -55,16 +54,17 @@ class _Options:
     _retry: int
 
     def _set_up(self, version: str | None, timeout: float | None) -> None:
-        self.version = version or "default"
-        self._timeouts = {method: None if method == "train" else timeout for method in MODEL_METHODS}
+        self.version = take_version(version)
+        seconds = take_timeout(timeout)
+        self._timeouts = {method: None if method == "train" else seconds for method in MODEL_METHODS}
         self._retry = DEFAULT_RETRY
 
     def _variant(self, timeout: float | None, retry: int | bool) -> Any:
         variant = copy.copy(self)
         if timeout is not _UNSET:
-            variant._timeouts = dict.fromkeys(MODEL_METHODS, timeout)
+            variant._timeouts = dict.fromkeys(MODEL_METHODS, take_timeout(timeout))
         if retry is not _UNSET:
-            variant._retry = DEFAULT_RETRY if retry is True else int(retry)
+            variant._retry = take_retry(retry)
         return variant
 
 
@@ -83,6 +83,7 @@ class AIClient(_Options):
 
     Raises:
         ConfigError: The address is none (also a ValueError).
+        InvalidArgument: The timeout or the version is none.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class AIClient(_Options):
     ) -> None:
         self._set_up(version, timeout)
         target, options = check_address(address), channel_options(ping_seconds, max_message_bytes)
-        self._connection = Connection(target, lambda: grpc.insecure_channel(target, options=options))
+        self._connection = Connection(target, options)
 
     def __repr__(self) -> str:
         return f"AIClient({self._connection.address!r}, version={self.version!r})"
@@ -125,6 +126,9 @@ class AIClient(_Options):
         Args:
             timeout: Seconds for every method, train included; None for ever.
             retry: How many more tries a predict or a log may have when the server is away; 0 or False for none.
+
+        Raises:
+            InvalidArgument: One of them makes no sense.
         """
         variant: AIClient = self._variant(timeout, retry)
         return variant
@@ -161,8 +165,8 @@ class AIClient(_Options):
         while True:
             try:
                 reply = self._connection.stub(MODEL_METHODS[method])(message, timeout=attempts.timeout())
-            except grpc.RpcError as failure:
-                error = of_rpc(failure, self.address)
+            except FAILURES as failure:
+                error = self._connection.error_of(failure)
             else:
                 return decode(reply)
             pause = attempts.pause(error)
@@ -185,7 +189,7 @@ class AsyncAIClient(_Options):
     ) -> None:
         self._set_up(version, timeout)
         target, options = check_address(address), channel_options(ping_seconds, max_message_bytes)
-        self._connection = Connection(target, lambda: grpc.aio.insecure_channel(target, options=options))
+        self._connection = AsyncConnection(target, options)
 
     def __repr__(self) -> str:
         return f"AsyncAIClient({self._connection.address!r}, version={self.version!r})"
@@ -233,8 +237,8 @@ class AsyncAIClient(_Options):
         while True:
             try:
                 reply = await self._connection.stub(MODEL_METHODS[method])(message, timeout=attempts.timeout())
-            except grpc.RpcError as failure:
-                error = of_rpc(failure, self.address)
+            except ASYNC_FAILURES as failure:
+                error = self._connection.error_of(failure)
             else:
                 return decode(reply)
             pause = attempts.pause(error)

@@ -1,36 +1,43 @@
-"""A channel that is made when it is first needed, and made anew after a fork."""
+"""A channel: made when it is first needed, made anew after a fork, closed under running calls without harm."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from aipod.errors import Unavailable
+import grpc
+import grpc.aio
 
-__all__ = ["Connection"]
+from aipod.errors import AipodError, InvalidArgument, Unavailable
+from aipod.rpc.status import error_of_rpc, trailing_of
 
-C = TypeVar("C")
+__all__ = ["ASYNC_FAILURES", "FAILURES", "AsyncConnection", "Connection"]
 
-# Channels of a parent process: their threads do not exist after the fork, so they are neither used nor closed.
+# What a call on a channel can raise; closing the channel under it makes it raise the others.
+FAILURES: tuple[type[BaseException], ...] = (grpc.RpcError, ValueError)
+ASYNC_FAILURES: tuple[type[BaseException], ...] = (grpc.RpcError, grpc.aio.UsageError, asyncio.CancelledError)
+
+# Channels of a parent process or of an event loop that is gone: they can be neither used nor closed.
 _abandoned: list[Any] = []
 
 
-class Connection(Generic[C]):
+class Connection:
     """Shared by a client and all that was made of it with ``options``.
 
     Args:
         address: Where to.
-        make: Makes a channel.
+        options: Of the channel.
     """
 
-    def __init__(self, address: str, make: Callable[[], C]) -> None:
+    def __init__(self, address: str, options: list[tuple[str, Any]]) -> None:
         self.address = address
-        self._make = make
+        self._options = options
         self._lock = threading.Lock()
-        self._pid = 0
-        self._channel: C | None = None
+        self._home: object = None
+        self._channel: Any = None
         self._stubs: dict[str, Callable[..., Any]] = {}
         self._closed = False
 
@@ -40,25 +47,45 @@ class Connection(Generic[C]):
         Raises:
             Unavailable: The client was closed.
         """
-        if self._pid == os.getpid():
+        if self._home == self._here():
             stub = self._stubs.get(method)
             if stub is not None:
                 return stub
         return self._open(method)
 
-    def close(self) -> C | None:
-        """Take no more calls; gives the channel, if there is one of this process, for the caller to close."""
+    def close(self) -> Any:
+        """Take no more calls; gives the channel, if there is one that can be closed from here."""
         with self._lock:
             self._closed = True
             channel, self._channel = self._channel, None
             self._stubs = {}
-            return channel if self._pid == os.getpid() else None
+            return channel if self._home == self._here() else None
+
+    def error_of(self, failure: BaseException) -> AipodError:
+        """Our error for what a call raised; what was raised for another reason than gRPC's goes through."""
+        if self._closed:
+            return Unavailable("this client was closed under the call; the call can have run", may_have_run=True)
+        if not isinstance(failure, grpc.RpcError):
+            raise failure
+        call: Any = failure
+        return error_of_rpc(call.code(), call.details(), trailing_of(call.trailing_metadata()), self.address)
+
+    def _here(self) -> object:
+        """What a channel belongs to."""
+        return os.getpid()
+
+    def _make(self) -> Any:
+        return grpc.insecure_channel(self.address, options=self._options)
+
+    def _leave(self, home: object) -> None:
+        """Called when the channel's home is another than here: may it be left behind?"""
+        # A child after a fork: a thread of the parent may have held the lock, and nobody would ever release it.
+        self._lock = threading.Lock()
 
     def _open(self, method: str) -> Callable[..., Any]:
-        pid = os.getpid()
-        if self._pid not in (0, pid):
-            # A child after a fork: a thread of the parent may have held the lock for ever.
-            self._lock = threading.Lock()
+        here = self._here()
+        if self._channel is not None and self._home != here:
+            self._leave(self._home)
             _abandoned.append((self._channel, self._stubs))
             self._channel, self._stubs = None, {}
         with self._lock:
@@ -66,6 +93,34 @@ class Connection(Generic[C]):
                 raise Unavailable("this client was closed; make a new one")
             if self._channel is None:
                 self._channel = self._make()
-                self._pid = pid
-            channel: Any = self._channel
-            return self._stubs.setdefault(method, channel.unary_unary(method))
+                self._home = here
+            return self._stubs.setdefault(method, self._channel.unary_unary(method))
+
+
+class AsyncConnection(Connection):
+    """The same for asyncio: a channel belongs to an event loop."""
+
+    def error_of(self, failure: BaseException) -> AipodError:
+        if isinstance(failure, asyncio.CancelledError) and _is_cancelled(asyncio.current_task()):
+            raise failure
+        return super().error_of(failure)
+
+    def _here(self) -> object:
+        try:
+            return os.getpid(), asyncio.get_running_loop()
+        except RuntimeError:
+            return os.getpid(), None
+
+    def _make(self) -> Any:
+        return grpc.aio.insecure_channel(self.address, options=self._options)
+
+    def _leave(self, home: object) -> None:
+        pid, loop = home if isinstance(home, tuple) else (0, None)
+        if pid == os.getpid() and loop is not None and not loop.is_closed():
+            raise InvalidArgument("this client belongs to an event loop that still runs; make one for each loop")
+        super()._leave(home)
+
+
+def _is_cancelled(task: Any) -> bool:
+    """Whether somebody cancelled the task, and not the channel its call; Python 3.10 does not tell them apart."""
+    return bool(task.cancelling()) if hasattr(task, "cancelling") else False

@@ -77,7 +77,7 @@ class _LegacyCall(Call):
         result = {"result": True} if self.method == "initialize" else value
         try:
             data = json.dumps(result, default=_plain).encode()
-        except (TypeError, ValueError, RecursionError) as error:
+        except Exception as error:  # What a model returns can fail in any way while it is looked at.
             self.deliver_error(
                 ModelError(f"{self.method}() returned what JSON cannot hold: {error}; use AIClient for more")
             )

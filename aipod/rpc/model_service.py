@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from aipod.codec import Limits, Message, encode_reply, read_call
 from aipod.config import Settings
 from aipod.engine import Call, Engine
-from aipod.errors import AipodError, InternalError, ModelError, Overloaded, SerializationError
+from aipod.errors import AipodError, ModelError, Overloaded, SerializationError
 from aipod.rpc.front import RawCall
 from aipod.rpc.methods import MODEL_METHODS
 from aipod.rpc.refusal import Refusals
@@ -51,10 +51,8 @@ class ModelService:
             message = encode_reply(value, self._reply_limits)
         except SerializationError as error:
             self.refuse(call, raw, ModelError(f"{call.method}() returned what cannot travel: {error}"))
-        except Exception as error:
-            internal = InternalError()
-            internal.__cause__ = error
-            self.refuse(call, raw, internal)
+        except Exception as error:  # What a model returns can fail in any way while it is looked at.
+            self.refuse(call, raw, ModelError(f"{call.method}() returned what cannot be read ({type(error).__name__})"))
         else:
             limit = self._settings.max_message_bytes
             if len(message) > limit:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from secrets import token_hex
 
 from aipod.engine.invoke import traceback_text
-from aipod.errors import AipodError, Cancelled, DeadlineExceeded, InvalidArgument, ModelError, Overloaded, Unavailable
+from aipod.errors import AipodError, Cancelled, DeadlineExceeded, InvalidArgument, Overloaded, Unavailable
 from aipod.rpc.front import RawCall
 from aipod.rpc.status import status_of_error
 
@@ -23,10 +24,12 @@ class Refusals:
 
     Args:
         send_tracebacks: Whether callers get the traceback of the model's code; the log always does.
+        data_root: A path that callers need not know; what models raise is full of it.
     """
 
-    def __init__(self, send_tracebacks: bool) -> None:
+    def __init__(self, send_tracebacks: bool, data_root: Path) -> None:
         self._send_tracebacks = send_tracebacks
+        self._secret = str(data_root)
 
     def send(self, raw: RawCall, error: AipodError, version: str = "") -> None:
         """Log an error under an id and answer with both; never raises."""
@@ -36,10 +39,9 @@ class Refusals:
             level = logging.INFO if isinstance(error, InvalidArgument) else logging.ERROR
             tail = f"\n{trace}" if trace else ""
             _log.log(level, "[%s] %s of version %r: %s%s", error.error_id, raw.method, version, error, tail)
-        raw.fail(*status_of_error(error, trace if self._send_tracebacks else ""))
+        status, sentence, trailing = status_of_error(error, trace if self._send_tracebacks else "")
+        raw.fail(status, sentence.replace(self._secret, "<data path>"), trailing)
 
 
 def _traceback(error: AipodError) -> str:
-    if isinstance(error, ModelError):
-        return error.traceback
-    return traceback_text(error.__cause__) if error.__cause__ is not None else ""
+    return error.traceback or (traceback_text(error.__cause__) if error.__cause__ is not None else "")

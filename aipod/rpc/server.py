@@ -19,7 +19,7 @@ from typing import Any
 from aipod.config import Settings
 from aipod.engine import Engine
 from aipod.engine.memory import reuse_freed_memory
-from aipod.errors import AipodError, ConfigError, InternalError
+from aipod.errors import AipodError, ConfigError, InternalError, Unavailable
 from aipod.model.base import AIModelBase
 from aipod.rpc.admin_service import AdminService
 from aipod.rpc.front import AioFront, Front, FrontOptions, RawCall
@@ -29,7 +29,7 @@ from aipod.rpc.refusal import Refusals
 
 __all__ = ["Server", "serve"]
 
-# For answers that are on their way when the last call is done.
+# For answers that are on their way when the last call is done, or was told that its time is over.
 _LAST_ANSWERS_SECONDS = 0.5
 
 
@@ -51,13 +51,18 @@ class Server:
             settings["listen_port"] = port
         self._engine = Engine(model_class, **settings)
         self.settings: Settings = self._engine.settings
-        self._refusals = Refusals(_sends_tracebacks(self.settings))
+        self._refusals = Refusals(_sends_tracebacks(self.settings), self._engine.data_root)
         self._services = [
             service(self._engine, self._refusals) for service in (ModelService, AdminService, LegacyService)
         ]
         self._routes = {method: service for service in self._services for method in service.methods}
         self._front: Front | None = None
+        self._started = False
         self.listening = ""
+
+    def __repr__(self) -> str:
+        state = f"on {self.listening}" if self._front is not None else "stopped" if self._started else "not started yet"
+        return f"<Server of {self._engine.model_class.__name__}, {state}>"
 
     def __enter__(self) -> Server:
         self.start()
@@ -83,8 +88,11 @@ class Server:
 
         Raises:
             StorageError: The data path cannot be used.
-            Unavailable: Nothing can listen on the port.
+            Unavailable: Nothing can listen on the port, or the server was started before.
         """
+        if self._started:
+            raise Unavailable("a server starts once; make a new one")
+        self._started = True
         timeouts = {method: timeout for service in self._services for method, timeout in service.methods.items()}
         front = AioFront(self._handle, FrontOptions(timeouts, self.settings.max_message_bytes))
         self._engine.open()
@@ -109,7 +117,7 @@ class Server:
             return True
         # The engine first: a call that comes now is told so. A front that stops cuts it off without a word.
         idle = self._engine.close(grace)
-        front.stop(_LAST_ANSWERS_SECONDS if idle else 0.0)
+        front.stop(_LAST_ANSWERS_SECONDS)
         return idle
 
     def _handle(self, raw: RawCall) -> None:
@@ -136,9 +144,10 @@ def serve(model_class: type[AIModelBase], port: int | None = None, **settings: A
     """
     signals = _Signals()
     reuse_freed_memory()
+    _log_to_stderr()
     try:
         server = Server(model_class, port or None, **settings)
-        _log_to_stderr(server.settings.log_level)
+        logging.getLogger("aipod").setLevel(server.settings.log_level)
         server.start()
     except AipodError as error:
         print(f"aipod: {error}", file=sys.stderr)
@@ -146,7 +155,7 @@ def serve(model_class: type[AIModelBase], port: int | None = None, **settings: A
     # Whoever reads our output may be gone; that is no reason not to serve.
     with suppress(OSError):
         print(f"aipod: serving {model_class.__name__} on {server.listening}", flush=True)
-    signals.wait()
+    signals.wait_for_one()
     if not server.stop():
         with suppress(OSError):
             sys.stdout.flush()
@@ -156,18 +165,23 @@ def serve(model_class: type[AIModelBase], port: int | None = None, **settings: A
 
 
 class _Signals:
-    """The first SIGTERM or SIGINT asks to end, the second does not ask."""
+    """The first SIGTERM or SIGINT asks to end, the second does not ask; nor does one before anything is served."""
 
     def __init__(self) -> None:
+        self._serving = False
         self._asked = threading.Event()
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._on_signal)
 
-    def wait(self) -> None:
+    def wait_for_one(self) -> None:
+        self._serving = True
         self._asked.wait()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if not self._serving:
+            # A load that hangs at the start must not keep the process; what it leaves on disk the next start removes.
+            os._exit(0)
         if self._asked.is_set():
             os._exit(128 + number)
         self._asked.set()
@@ -185,7 +199,6 @@ def _sends_tracebacks(settings: Settings) -> bool:
         return False
 
 
-def _log_to_stderr(level: str) -> None:
+def _log_to_stderr() -> None:
     """Show our log, unless the program has set logging up itself."""
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("aipod").setLevel(level)

@@ -38,14 +38,14 @@ def status_of_error(error: AipodError, traceback: str = "") -> tuple[str, str, l
     """What the server sends: the status' name, the details, the trailing metadata."""
     description = describe(error)
     sentence = _cut(_printable(description["message"]), _MAX_DETAILS)
-    data = msgpack.packb(description["data"]) if description["data"] else b""
+    data = _packed(description["data"])
     message = Error(
         kind=description["kind"],
         error_id=error.error_id,
         data=data if len(data) <= _MAX_DATA else b"",
         traceback=_cut(traceback, _MAX_TRACEBACK),
     )
-    return error.status, sentence, [(_KEY, message.SerializeToString())]
+    return description["status"], sentence, [(_KEY, message.SerializeToString())]
 
 
 def error_of_rpc(
@@ -56,6 +56,14 @@ def error_of_rpc(
         if key == _KEY and isinstance(value, bytes):
             return _sent(value, details or "")
     return _of_grpc(code, details or "", address)
+
+
+def _packed(data: Mapping[str, object]) -> bytes:
+    try:
+        return bytes(msgpack.packb(data)) if data else b""
+    except (ValueError, OverflowError, TypeError):
+        # A class of a user's keeps what does not travel; the sentence does.
+        return b""
 
 
 def _sent(value: bytes, details: str) -> AipodError:

@@ -3,55 +3,19 @@
 from __future__ import annotations
 
 import signal
-import threading
-from collections import Counter
 from pathlib import Path
 
 import grpc
 import pytest
 from mutations import VERSION, Mutations
+from volley import Volley
 
 pytestmark = pytest.mark.chaos
 
 REQUESTS = 200_000
-AT_A_TIME = 128
-# What a request of a stranger may end with; everything else is a fault of ours.
-WANTED = frozenset(
-    {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED", "ABORTED", "FAILED_PRECONDITION"}
-)
 MOST_GROWTH_BYTES = 128 * 2**20
-MOST_SHOWN = 10
 
 ECHO = Path(__file__).with_name("echo.py")
-
-
-class Volley:
-    """Sends without waiting, a bounded number at a time, and sorts what comes back."""
-
-    def __init__(self, channel: grpc.Channel) -> None:
-        self.statuses: Counter[str] = Counter()
-        self.faults: list[str] = []
-        self._channel = channel
-        self._stubs: dict[str, grpc.UnaryUnaryMultiCallable] = {}
-        self._room = threading.Semaphore(AT_A_TIME)
-        self._lock = threading.Lock()
-
-    def send(self, method: str, message: bytes) -> None:
-        stub = self._stubs.setdefault(method, self._channel.unary_unary(method))
-        self._room.acquire()
-        stub.future(message, timeout=60).add_done_callback(lambda call: self._sort(call, method, message))
-
-    def wait(self) -> None:
-        for _ in range(AT_A_TIME):
-            self._room.acquire()
-
-    def _sort(self, call: grpc.Future, method: str, message: bytes) -> None:
-        status = call.code().name
-        with self._lock:
-            self.statuses[status] += 1
-            if status not in WANTED and len(self.faults) < MOST_SHOWN:
-                self.faults.append(f"{method} {message[:200]!r}: {status} {call.details()}")
-        self._room.release()
 
 
 def test_no_request_hurts_a_server(serve, dice, say, tmp_path):

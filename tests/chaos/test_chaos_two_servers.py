@@ -15,7 +15,6 @@ from served import Served, ran, wounds
 from traffic import Traffic
 
 from aipod.errors import (
-    AipodError,
     Conflict,
     InvalidArgument,
     LoadError,
@@ -44,7 +43,6 @@ class Crowd:
         self._clients = {name: [server.client(name) for server in servers] for name in names}
         self._numbers = itertools.count(1)
         self.written: dict[str, set[int]] = defaultdict(set)
-        self.in_doubt: set[int] = set()
         verbs: dict[Callable[[random.Random], str], int] = {
             self.predict: 60,
             self.initialize: 4,
@@ -142,7 +140,9 @@ def contradictions(data: Path) -> list[str]:
             found += [f"revision {one.number} of {version}: {wound}" for wound in manifest.damage(directory)]
     aliases = store.aliases()
     found += [f"alias {alias} names {version}" for alias, version in aliases.items() if version not in store.versions()]
-    found += [f"{job.id} still runs" for version in VERSIONS for job in store.jobs.of(version) if job.state == "running"]
+    found += [
+        f"{job.id} still runs" for version in VERSIONS for job in store.jobs.of(version) if job.state == "running"
+    ]
     found += [f"{number} ran {count} times" for (_, number), count in Counter(ran(data)).items() if count > 1]
     return found
 

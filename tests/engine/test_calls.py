@@ -16,6 +16,7 @@ from aipod.errors import (
     Cancelled,
     ConfigError,
     DeadlineExceeded,
+    InternalError,
     InvalidArgument,
     ModelError,
     NotSupportedError,
@@ -300,7 +301,7 @@ class TestErrors:
         [
             ("value", ModelError, "ValueError: no good"),
             ("exit", ModelError, "SystemExit: 3"),
-            ("interrupt", ModelError, "KeyboardInterrupt: "),
+            ("interrupt", ModelError, "KeyboardInterrupt"),
             ("ours", InvalidArgument, "x must be positive"),
             ("deep", ModelError, "ValueError: at the top"),
             ("type", ModelError, "TypeError: inside the model"),
@@ -350,6 +351,48 @@ class TestErrors:
                     engine.call(method, name, {})
         assert sorted(tmp_path.rglob("*")) == before
         assert watched.loads == []
+
+
+class Odd(InvalidArgument):
+    """An error of a user's, derived from ours, that fails at whatever is done with it."""
+
+    status = "TEAPOT"
+
+    def __init__(self) -> None:
+        super().__init__("odd")
+        self.code = 2**70
+        self.name = "\ud800"
+
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+class TestOdd:
+    def test_a_workers_thread_survives_whatever_the_model_raises(self, engine_of, watched):
+        def predict(self: AIModelBase, odd: bool = False) -> str:
+            if odd:
+                raise Odd()
+            return "fine"
+
+        watched.predict = predict
+        engine = engine_of(watched, rpc_max_workers=1)
+        for _ in range(3):
+            with pytest.raises(InvalidArgument):
+                engine.predict("v", odd=True)
+        assert engine.predict("v") == "fine"
+        assert lane_of(engine).running == 0
+
+    def test_an_answer_that_cannot_be_delivered_is_an_error_and_not_silence(self, engine_of, watched):
+        class Broken(LocalCall):
+            def deliver(self, value: object) -> None:
+                raise KeyError("a bug of the transport")
+
+        engine = engine_of(watched)
+        call = Broken("v", "predict", {}, deadline=time.monotonic() + BOUND)
+        engine.submit(call)
+        with pytest.raises(InternalError):
+            call.result()
+        assert engine.predict("v")
 
 
 class TestEngine:

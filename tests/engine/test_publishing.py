@@ -197,7 +197,7 @@ def test_a_deleted_version_is_gone_from_pool_and_disk(engine_of, model, tmp_path
     engine.admin.set_alias("live", "v")
     with pytest.raises(InvalidArgument, match="alias"):
         engine.admin.delete("live")
-    with pytest.raises(Conflict, match="alias"):
+    with pytest.raises(InvalidArgument, match="the alias 'live' names version 'v'; drop the alias first"):
         engine.admin.delete("v")
     engine.admin.drop_alias("live")
     engine.admin.delete("v", BOUND)

@@ -22,6 +22,7 @@ from aipod.errors import (
     Conflict,
     DeadlineExceeded,
     InvalidArgument,
+    LoadError,
     ModelError,
     NotSupportedError,
     Overloaded,
@@ -136,6 +137,46 @@ class TestErrors:
         with pytest.raises(SerializationError, match=r'kwargs\["a"\]\[1\]: type set is not supported'):
             client_of(server_of(model)).predict(a=[1, {2}])
         assert model.entered == []
+
+    def test_no_path_of_the_data_leaves_the_server(self, server_of, client_of, model, tmp_path: Path):
+        model.predict = lambda self: (self.model_dir() / "nofile").read_text()
+        with pytest.raises(ModelError, match=r"No such file or directory: '<data path>/") as error:
+            client_of(server_of(model, send_tracebacks="never")).predict()
+        assert str(tmp_path) not in str(error.value)
+        model.load = lambda self: (self.model_dir() / "weights").read_text()
+        with pytest.raises(LoadError, match="No such file") as error:
+            client_of(server_of(model, send_tracebacks="never")).predict()
+        assert str(tmp_path) not in str(error.value)
+
+    def test_an_odd_error_of_the_users_is_answered_like_any_other(self, server_of, client_of, model):
+        class Odd(InvalidArgument):
+            status = "TEAPOT"
+
+            def __init__(self) -> None:
+                super().__init__("odd")
+                self.code, self.name = 2**70, "\ud800"
+
+        def predict(self: AIModelBase, odd: bool = False) -> str:
+            if odd:
+                raise Odd()
+            return "fine"
+
+        model.predict = predict
+        client = client_of(server_of(model, rpc_max_workers=1))
+        for _ in range(3):
+            with pytest.raises(InvalidArgument, match="odd"):
+                client.predict(odd=True)
+        assert client.predict() == "fine"
+
+    def test_what_the_model_itself_raises_is_not_sent_again(self, server_of, client_of, model):
+        def predict(self: AIModelBase) -> None:
+            self.entered.append("once")
+            raise Unavailable("the camera is off")
+
+        model.predict = predict
+        with pytest.raises(Unavailable, match="the camera is off"):
+            client_of(server_of(model)).predict()
+        assert model.entered == ["once"]
 
     @pytest.mark.parametrize("length", [100_000, 5_000])
     def test_a_giant_message_is_cut_and_its_status_kept(self, server_of, client_of, model, length):
@@ -333,6 +374,56 @@ class TestClient:
             with pytest.raises(Unavailable, match="this client was closed; make a new one"):
                 closed.predict(x=1)
 
+    def test_closing_it_under_its_calls_is_an_error_of_ours(self, server_of, model, background):
+        client = AIClient(server_of(model).address)
+        running = [background(client.predict, do="wait") for _ in range(4)]
+        eventually(lambda: len(model.entered) == 4)
+        client.close()
+        for call in running:
+            assert isinstance(call.exception(BOUND), Unavailable)
+        model.gate.set()
+
+    def test_closing_an_async_one_under_its_calls_too(self, server_of, model):
+        server = server_of(model)
+
+        async def main() -> list[object]:
+            client = AsyncAIClient(server.address)
+            calls = [asyncio.create_task(client.predict(do="wait")) for _ in range(4)]
+            while len(model.entered) < 4:
+                await asyncio.sleep(0.001)
+            await client.close()
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        errors = asyncio.run(main())
+        model.gate.set()
+        assert [type(error) for error in errors] == [Unavailable] * 4
+
+    def test_an_async_one_moves_on_when_its_loop_is_gone(self, server_of, model):
+        client = AsyncAIClient(server_of(model).address)
+        for number in range(3):
+            assert asyncio.run(client.predict(x=number)) == {"x": number}
+
+    @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "5", True])
+    def test_a_timeout_that_is_none_is_refused(self, timeout):
+        with pytest.raises(InvalidArgument, match="give seconds above 0, or None for ever"):
+            AIClient("localhost:1", timeout=timeout)
+        with pytest.raises(InvalidArgument, match="give seconds above 0, or None for ever"):
+            AIClient("localhost:1").options(timeout=timeout)
+
+    @pytest.mark.parametrize("timeout", [None, float("inf"), 1e300, 10**9])
+    def test_a_timeout_may_be_as_long_as_anybody_likes(self, server_of, client_of, model, timeout):
+        assert client_of(server_of(model)).options(timeout=timeout).predict(x=1) == {"x": 1}
+
+    @pytest.mark.parametrize("retry", [-1, "a", 1.5, None])
+    def test_a_retry_that_is_none_is_refused(self, retry):
+        with pytest.raises(InvalidArgument, match="give the number of further tries"):
+            AIClient("localhost:1").options(retry=retry)
+
+    @pytest.mark.parametrize("version", [3, b"v", ["v"]])
+    def test_a_version_that_is_no_text_is_refused(self, version):
+        with pytest.raises(BadVersionName, match="a name is text"):
+            AIClient("localhost:1", version=version)
+
     def test_options_change_a_copy_and_share_the_connection(self, server_of, client_of, model):
         client = client_of(server_of(model))
         quick = client.options(timeout=0.1, retry=False)
@@ -427,11 +518,29 @@ class TestAdmin:
             ("set_alias", ("../x", "v"), BadVersionName),
             ("set_alias", ("a", "nope"), VersionNotFound),
             ("drop_alias", ("nope",), InvalidArgument),
+            ("unload", ("nope",), VersionNotFound),
+            ("delete", ("",), InvalidArgument),
+            ("rollback", ("",), InvalidArgument),
+            ("rollback", ("v", 0), InvalidArgument),
+            ("rollback", ("v", -1), InvalidArgument),
+            ("rollback", ("v", "x"), InvalidArgument),
         ],
     )
     def test_what_cannot_be_done_is_refused_with_a_reason(self, server_of, client_of, model, verb, arguments, kind):
         with pytest.raises(kind):
             getattr(client_of(server_of(model)).admin, verb)(*arguments)
+
+
+def test_an_order_reaches_the_version_that_it_names(server_of, client_of, model, background):
+    """Each request is read while its handler runs; later it is gone."""
+    server = server_of(model, model_pool_size=0, rpc_max_workers=8)
+    client = client_of(server)
+    names = [f"v{number}" for number in range(60)]
+    for name in names:
+        server.engine.initialize(name)
+    for call in [background(client.admin.pin, name) for name in names]:
+        call.result(BOUND)
+    assert {one.version for one in client.admin.versions() if one.pinned} == set(names)
 
 
 def test_importing_the_client_imports_no_server_and_no_engine():

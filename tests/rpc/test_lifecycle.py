@@ -99,6 +99,21 @@ class TestStart:
         process = process_of(SERVE.replace("serve(Digits)", "serve(Digits, port=0)"), AIPOD_LISTEN_PORT=port)
         assert process.port == port
 
+    def test_a_server_starts_once(self, tmp_path, model):
+        server = Server(model, port=0, listen_host="127.0.0.1", data_path=tmp_path)
+        assert repr(server) == "<Server of Model, not started yet>"
+        with server:
+            assert repr(server) == f"<Server of Model, on {server.address}>"
+            with pytest.raises(Unavailable, match="a server starts once; make a new one"):
+                server.start()
+        assert repr(server) == "<Server of Model, stopped>"
+        with pytest.raises(Unavailable, match="a server starts once; make a new one"):
+            server.start()
+
+    def test_a_host_that_is_none_is_named_as_the_reason(self, tmp_path, model):
+        with pytest.raises(Unavailable, match="this machine has no such address; choose another AIPOD_LISTEN_HOST"):
+            Server(model, port=0, listen_host="192.0.2.1", data_path=tmp_path).start()
+
     def test_what_is_no_model_is_refused(self):
         with pytest.raises(ConfigError, match="no subclass of AIModelBase"):
             Server(dict)
@@ -132,8 +147,20 @@ class TestEnd:
             stuck = background(client.options(retry=0).predict, seconds=3600)
             eventually(lambda: started(data) == 1)
             process.send(signal.SIGTERM)
-            assert isinstance(stuck.exception(BOUND), Unavailable)
+            error = stuck.exception(BOUND)
+            assert isinstance(error, Unavailable)
+            assert "the server stopped before the model was through" in str(error)
+            assert error.may_have_run
         assert process.wait(0.5 + 1 + 5) == 0
+
+    def test_a_load_that_hangs_at_the_start_does_not_keep_it(self, process_of, data):
+        source = SERVE.replace("def predict", "def load(self):\n            time.sleep(3600)\n\n        def predict")
+        source = source.replace("serve(Digits)", "print('loading', flush=True)\n    serve(Digits, preload='v')")
+        process = process_of(source)
+        assert process.first_line == "loading"
+        process.send(signal.SIGTERM)
+        # The handler is there from the first line of serve(); before that the default action ends the process.
+        assert process.wait() in (0, -signal.SIGTERM)
 
     def test_a_training_gets_the_grace_and_what_it_leaves_is_recovered(self, process_of, data, background):
         process = process_of(SERVE, AIPOD_DRAIN_SECONDS="0.3")

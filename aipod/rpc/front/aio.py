@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 
 from aipod.errors import Unavailable
-from aipod.rpc.front.interface import FrontOptions, Handler, is_taken
+from aipod.rpc.front.interface import FrontOptions, Handler, obstacle
 from aipod.rpc.keepalive import SERVER_OPTIONS
 
 __all__ = ["AioFront"]
@@ -81,15 +81,13 @@ class AioFront:
         )
         server.add_generic_rpc_handlers((_Methods(self, self._options, self._handler),))
         host = address.rpartition(":")[0]
+        reason = obstacle(address)
         try:
-            port = 0 if is_taken(address) else server.add_insecure_port(address)
+            port = 0 if reason else server.add_insecure_port(address)
         except RuntimeError:
             port = 0
         if not port:
-            raise Unavailable(
-                f"nothing can listen on {address}: the port is taken or this machine has no such address;"
-                " stop the other server, or choose another AIPOD_LISTEN_PORT"
-            )
+            raise Unavailable(f"nothing can listen on {address}: {reason or 'gRPC refuses the address'}")
         await server.start()
         self._server = server
         return f"{host}:{port}" if host and not address.startswith("unix:") else address

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Front", "FrontOptions", "Handler", "RawCall", "is_taken"]
+__all__ = ["Front", "FrontOptions", "Handler", "RawCall", "obstacle"]
 
 
 class RawCall(Protocol):
@@ -57,17 +57,29 @@ class FrontOptions:
     max_message_bytes: int
 
 
-def is_taken(address: str) -> bool:
-    """Whether somebody listens on ``host:port``; asked beforehand, since gRPC would print lines of its own."""
+def obstacle(address: str) -> str:
+    """Why nothing can listen on ``host:port``, ``""`` if nothing is known to be in the way.
+
+    Asked beforehand, since gRPC does not say why, and prints lines of its own.
+    """
     host, _, port = address.rpartition(":")
-    if host.startswith("unix") or not port.isdigit() or port == "0":
-        return False
+    if host.startswith("unix") or not port.isdigit():
+        return ""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         with socket.create_server((host.strip("[]"), int(port)), family=family):
-            return False
+            return ""
+    except socket.gaierror:
+        return "there is no such host; choose another AIPOD_LISTEN_HOST"
     except OSError as error:
-        return error.errno == errno.EADDRINUSE
+        return _ADVICE.get(error.errno or 0, "")
+
+
+_ADVICE = {
+    errno.EADDRINUSE: "the port is taken; stop the other server, or choose another AIPOD_LISTEN_PORT",
+    errno.EADDRNOTAVAIL: "this machine has no such address; choose another AIPOD_LISTEN_HOST",
+    errno.EACCES: "this user may not use the port; choose an AIPOD_LISTEN_PORT above 1023",
+}
 
 
 class Front(Protocol):
