@@ -355,7 +355,7 @@ def _restore(cls: type[AipodError], message: str, data: dict[str, Any]) -> Aipod
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, list):
-        return all(map(_is_plain, value))
+        return all(one is None or isinstance(one, (bool, int, float, str)) for one in value)
     return value is None or isinstance(value, (bool, int, float, str))
 
 

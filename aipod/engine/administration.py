@@ -12,7 +12,7 @@ from typing import BinaryIO
 from aipod.engine.pool import Pool
 from aipod.engine.resident import Resident, State
 from aipod.engine.statistics import LaneState, Statistics
-from aipod.errors import AipodError, Conflict, InvalidArgument, VersionNotFound
+from aipod.errors import AipodError, InvalidArgument, VersionNotFound
 from aipod.model.names import check_version
 from aipod.model.store import Revision, Store
 
@@ -90,11 +90,9 @@ class Administration:
 
         Raises:
             VersionNotFound: It is neither on disk nor in the pool.
-            Conflict: Its calls were not through in time; it goes as soon as they are.
+            DeadlineExceeded: Its calls were not through in time; it goes as soon as they are.
         """
-        version = self._known(version)
-        if not self._pool.unload(version, timeout):
-            raise Conflict(version, "its calls still run, and it goes when they are through")
+        self._pool.unload(self._known(version), timeout)
 
     def pin(self, version: str, pinned: bool = True) -> None:
         """Keep a version from eviction and idling, or no longer. Does not load it.
@@ -102,7 +100,7 @@ class Administration:
         Raises:
             VersionNotFound: It is neither on disk nor in the pool.
         """
-        self._pool.pin(self._known(version), pinned)
+        self._pool.pin(self._known(version) if pinned else self._resolve(version), pinned)
 
     def rollback(self, version: str, revision: int | None = None) -> int:
         """Make another revision live and serve it; None is the newest below the live one. Returns its number.
@@ -144,8 +142,9 @@ class Administration:
             )
         if self._store.current(version) is None:
             raise VersionNotFound(version)
-        self.unload(version, timeout)
+        self._pool.unload(version, timeout)
         self._store.delete(version)
+        self._pool.pin(version, False)
 
     def export(self, version: str, revision: int | None, target: Path | BinaryIO) -> None:
         """Write one revision, the live one if None, to a zip file."""

@@ -110,8 +110,9 @@ class Call:
             return
         if self.queue is not None:
             self.queue.forget(self)
-        if self.on_cancel is not None:
-            self.on_cancel()
+        action = self.on_cancel
+        if action is not None:
+            action()
         self._refuse(Cancelled())
 
     def _refuse(self, error: AipodError) -> None:
@@ -163,6 +164,11 @@ class LocalCall(Call):
             self._done.wait()
             if isinstance(self._error, Cancelled):
                 raise DeadlineExceeded()
-        if self._error is not None:
-            raise self._error
-        return self._answer
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+            return self._answer
+        finally:
+            # Its traceback holds this frame: without this every failed call would wait for the cycle collector.
+            del error

@@ -31,10 +31,10 @@ class Chores:
         self._callers = 0
 
     def run(self, name: str, work: Callable[[], object], for_caller: bool = False) -> None:
-        """Begin a chore; what it raises is logged.
+        """Begin a chore; what it raises is logged. Where the system gives no thread, it runs on this one.
 
         Raises:
-            Overloaded: ``for_caller`` and too many of those run.
+            Overloaded: ``for_caller`` and too many of those run, or the system gives no thread.
         """
         with self._changed:
             if for_caller and self._callers >= self._limit:
@@ -42,7 +42,15 @@ class Chores:
             self._callers += for_caller
             thread = threading.Thread(target=self._do, args=(work, for_caller), name=f"aipod-{name}", daemon=True)
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            with self._changed:
+                self._callers -= for_caller
+                self._threads.discard(thread)
+            if for_caller:
+                raise Overloaded("the system gives this server no more threads; try again later") from None
+            work()
 
     def close(self, timeout: float) -> bool:
         """Wait for all of them; False if some still run after ``timeout`` seconds."""

@@ -13,9 +13,22 @@ import threading
 import time
 from collections.abc import Callable
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "Timer"]
 
 _log = logging.getLogger("aipod.engine")
+
+
+class Timer:
+    """Something that is going to happen, unless it is cancelled."""
+
+    __slots__ = ("action",)
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        self.action: Callable[[], object] | None = action
+
+    def cancel(self) -> None:
+        """Forget the action and all that it refers to; the instant itself is passed over when it comes."""
+        self.action = None
 
 
 class Clock:
@@ -23,21 +36,23 @@ class Clock:
 
     def __init__(self) -> None:
         self._wake = threading.Condition()
-        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._timers: list[tuple[float, int, Timer]] = []
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def at(self, instant: float, action: Callable[[], object]) -> None:
+    def at(self, instant: float, action: Callable[[], object]) -> Timer:
         """Run an action at an instant of the monotonic clock, unless the clock is closed before."""
+        timer = Timer(action)
         with self._wake:
             if self._closed:
-                return
-            heapq.heappush(self._timers, (instant, next(self._numbers), action))
+                return timer
+            heapq.heappush(self._timers, (instant, next(self._numbers), timer))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._tick, name="aipod-clock", daemon=True)
                 self._thread.start()
             self._wake.notify()
+        return timer
 
     def close(self) -> None:
         with self._wake:
@@ -49,13 +64,16 @@ class Clock:
             thread.join()
 
     def _tick(self) -> None:
-        while (action := self._next()) is not None:
+        while (timer := self._next()) is not None:
             try:
-                action()
+                action, timer.action = timer.action, None
+                if action is not None:
+                    action()
             except Exception:
                 _log.exception("a timer's action failed")
+            del timer
 
-    def _next(self) -> Callable[[], object] | None:
+    def _next(self) -> Timer | None:
         with self._wake:
             while not self._closed:
                 if not self._timers:

@@ -9,6 +9,7 @@ Usable by itself::
 from __future__ import annotations
 
 import inspect
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -27,13 +28,15 @@ from aipod.engine.lane import Runner
 from aipod.engine.pool import Pool, draining
 from aipod.engine.publishing import Publisher
 from aipod.engine.workers import EventLoop, Workers
-from aipod.errors import AipodError, ConfigError, NotSupportedError
+from aipod.errors import AipodError, ConfigError, InternalError, InvalidArgument, NotSupportedError
 from aipod.model.base import AIModelBase
 from aipod.model.names import check_version
 from aipod.model.store import Store
 from aipod.model.trainlog import TrainingLog
 
 __all__ = ["Engine"]
+
+_log = logging.getLogger("aipod.engine")
 
 # An event loop runs any number of coroutines; something has to end it all the same.
 _MAX_COROUTINES = 1024
@@ -95,6 +98,8 @@ class Engine:
             self._store.open()
             settings = self.settings
             self._chores = Chores()
+            # Of its own, so that no number of trainings shuts the operator out.
+            self._desk = Chores()
             self._clock = Clock()
             self._workers: Workers | EventLoop
             is_async = inspect.iscoroutinefunction(self.model_class.predict)
@@ -112,6 +117,11 @@ class Engine:
                 "initialize": self._to_publisher,
                 "train": self._to_publisher,
             }
+            if 0 < settings.model_pool_size < len(set(pinned)):
+                sizes = (
+                    f"{len(set(pinned))} versions are pinned, and AIPOD_MODEL_POOL_SIZE is {settings.model_pool_size}"
+                )
+                _log.warning("%s: some of them will never be loaded", sizes)
             for version in pinned:
                 self._pool.pin(version)
             self._open = True
@@ -136,7 +146,7 @@ class Engine:
             return max(0.0, deadline - time.monotonic())
 
         idle = self._pool.close(left())
-        idle = self._chores.close(left()) and idle
+        idle = self._chores.close(left()) and self._desk.close(left()) and idle
         if not idle:
             self._pool.abandon()
             self._publisher.abandon()
@@ -150,11 +160,15 @@ class Engine:
         try:
             if not self._open:
                 self._open_late()
-            self._routes[call.method](call)
+            route = self._routes.get(call.method)
+            if route is None:
+                raise InvalidArgument(f"there is no method {call.method!r}; call one of {', '.join(self._routes)}")
+            route(call)
         except AipodError as error:
             call.fail(error)
-        except Exception as error:
-            call.fail(error_of(error))
+        except Exception:
+            _log.exception("a call of %s could not be taken", call.method)
+            call.fail(InternalError())
 
     def call(self, method: str, version: str, arguments: dict[str, Any], timeout: float | None = None) -> Any:
         """Run one call to its end.
@@ -194,7 +208,7 @@ class Engine:
         """
         if not self._open:
             self._open_late()
-        self._chores.run(name, work, for_caller=True)
+        self._desk.run(name, work, for_caller=True)
 
     def _open_late(self) -> None:
         if self._closed:
@@ -224,7 +238,7 @@ class Engine:
     def _to_records(self, call: Call) -> None:
         """The base class's ``log``: reads records from disk, with no instance at all."""
         call.version = self._store.resolve(check_version(call.version))
-        self._chores.run("log", partial(self._read_records, call), for_caller=True)
+        self._desk.run("log", partial(self._read_records, call), for_caller=True)
 
     def _read_records(self, call: Call) -> None:
         try:

@@ -91,6 +91,9 @@ class Lane:
                 self._counts.refused += 1
                 raise self._full(call)
             call.queue = self
+            if call.answered:
+                # It was cancelled on its way here, before it could know which lane to leave.
+                return True
             self._queue.append(call)
             self._bytes += call.size_bytes
             self.last_used = time.monotonic()
@@ -192,10 +195,11 @@ class Lane:
 
     def fail_all(self, error: Callable[[], AipodError]) -> None:
         """There will be no instance: close, and answer every call that waits, each with an error of its own."""
-        self._counts.failed += len(self._queue)
-        self.abandon(error)
+        with self._lock:
+            self._counts.failed += len(self._queue)
+        self.abandon(lambda _: error())
 
-    def abandon(self, error: Callable[[], AipodError]) -> None:
+    def abandon(self, error: Callable[[Call], AipodError]) -> None:
         """Nobody waits any longer: answer all calls. Those that run go on until the model is through with them."""
         with self._lock:
             self._closed = True
@@ -203,7 +207,7 @@ class Lane:
             self._bytes -= sum(call.size_bytes for call in self._queue)
             self._queue.clear()
         for call in calls:
-            call.fail(error())
+            call.fail(error(call))
 
     def statistics(self) -> LaneStatistics:
         with self._lock:

@@ -10,7 +10,9 @@ Rules of this file:
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,14 +27,16 @@ from aipod.engine.resident import Methods, Resident, State
 from aipod.engine.roster import Roster
 from aipod.engine.statistics import PoolStatistics
 from aipod.engine.timers import Action, Timers, no_place
-from aipod.errors import AipodError, DeadlineExceeded, Overloaded, Unavailable, VersionNotFound, again
+from aipod.errors import AipodError, DeadlineExceeded, Overloaded, Unavailable, again
 from aipod.model.base import AIModelBase
 from aipod.model.store import Store
 
 __all__ = ["Pool", "draining", "stopped"]
 
+_log = logging.getLogger("aipod.engine")
+
 # Callers may invent names; so many versions may wait for a place at a time.
-_MAX_WAITING = 256
+_MAX_NEWCOMERS = 256
 
 
 class Pool:
@@ -69,6 +73,7 @@ class Pool:
         self._roster = Roster(settings.model_pool_size, settings.model_pool_bytes)
         self._timers = Timers(clock, self._roster, self._planning, self._leave, settings.model_idle_ttl)
         self._failures = Failures(settings.load_pause)
+        self._swapping: set[str] = set()
         self._closing = False
 
     def __repr__(self) -> str:
@@ -83,9 +88,8 @@ class Pool:
         resident = self._roster.residents.get(call.version)
         if resident is not None and resident.lane.is_open and resident.lane.put(call):
             return
-        expected = self._expected_bytes(call.version)
-        with self._planning():
-            resident = self._roster.residents.get(call.version) or self._newcomer(call.version, expected)
+        with self._planning() as todo:
+            resident = self._roster.residents.get(call.version) or self._newcomer(call.version, todo)
             # No lane in the roster is closed while its lock is held: the call is in, or the lane is full and says so.
             resident.lane.put(call)
             if resident.state is State.WAITING:
@@ -98,9 +102,8 @@ class Pool:
             AipodError: Why it does not load; after ``timeout`` seconds ``Overloaded`` if no place came free,
                 ``DeadlineExceeded`` if it was still loading.
         """
-        expected = self._expected_bytes(version)
-        with self._planning():
-            resident = self._roster.residents.get(version) or self._newcomer(version, expected)
+        with self._planning() as todo:
+            resident = self._roster.residents.get(version) or self._newcomer(version, todo)
             resident.wanted += 1
         settled = resident.settled.wait(timeout)
         with self._planning():
@@ -112,50 +115,76 @@ class Pool:
         if resident.error is not None:
             raise again(resident.error)
 
-    def unload(self, version: str, timeout: float | None = None) -> bool:
-        """Let a version's instance go once its calls are through; False if they were not after ``timeout`` seconds."""
-        resident = self._roster.residents.get(version)
-        if resident is None:
-            return True
-        if not resident.settled.wait(timeout):
-            return False
-        with self._planning() as todo:
-            if resident.state is State.READY:
-                todo.extend(self._leave(resident))
-        return resident.state is State.FAILED or resident.gone.wait(timeout)
+    def unload(self, version: str, timeout: float | None = None) -> None:
+        """Let a version's instance go; returns when its calls are through and its memory is given back.
+
+        Raises:
+            DeadlineExceeded: They were not in ``timeout`` seconds; it goes when they are.
+        """
+        deadline = time.monotonic() + (threading.TIMEOUT_MAX / 2 if timeout is None else timeout)
+        for resident in [one for one in self.residents() if one.version == version]:
+            if not resident.settled.wait(max(0.0, deadline - time.monotonic())):
+                raise DeadlineExceeded(
+                    f"version {version!r} is not unloaded: it still loads; ask again when it is ready"
+                )
+            with self._planning() as todo:
+                if resident.state is State.READY:
+                    todo.extend(self._leave(resident))
+            if resident.error is None and not resident.gone.wait(max(0.0, deadline - time.monotonic())):
+                raise DeadlineExceeded(f"version {version!r} is not unloaded yet: it goes when its calls are through")
 
     def pin(self, version: str, pinned: bool = True) -> None:
         """Keep a version from eviction and idling, or no longer. Does not load it."""
         with self._planning():
             (self._roster.pinned.add if pinned else self._roster.pinned.discard)(version)
 
-    def swap(self, version: str) -> None:
+    def swap(self, version: str, keep_old: bool = False) -> None:
         """Serve what is live on disk now; the old instance answers until the new one is ready, if both fit.
+
+        Args:
+            version: One swap of a version runs at a time; another waits, and then looks again.
+            keep_old: Do nothing where the old instance would have to go before the new one is known to load.
 
         Raises:
             AipodError: The new revision does not load; the old instance serves on, if it is still there.
         """
         with self._lock:
             self._failures.forget(version)
+            self._changed.wait_for(lambda: version not in self._swapping)
+            self._swapping.add(version)
+        try:
+            while self._must_swap(version) and not (keep_old and self._evict_first):
+                (self._swap_after if self._evict_first else self._swap_beside)(version)
+        finally:
+            with self._lock:
+                self._swapping.discard(version)
+                self._changed.notify_all()
+
+    def _must_swap(self, version: str) -> bool:
+        """Whether an instance serves another revision than the live one; waits for what is on its way in or out."""
         while not self._closing:
             resident = self._roster.residents.get(version)
             if resident is None or resident.state is State.WAITING:
-                return
+                return False
             if resident.state is State.LOADING:
                 # It may have begun with what was live before.
                 resident.settled.wait()
-            elif resident.revision == (self._store.current(version) or 0):
-                return
-            elif self._evict_first:
-                self._swap_after(resident)
-            else:
-                self._swap_beside(resident)
+                continue
+            if resident.revision == (self._store.current(version) or 0):
+                return False
+            with self._lock:
+                # Else every swap during one endless call would leave another instance behind.
+                leaving = any(one.version == version for one in self._roster.leaving)
+                if not leaving:
+                    return True
+                self._changed.wait()
+        return False
 
     def close(self, timeout: float) -> bool:
         """Take no more calls, finish those inside, dispose of everything; False if ``timeout`` was too short."""
         with self._planning() as todo:
             self._closing = True
-            for resident in list(self._roster.waiting):
+            for resident in [one for one in self._roster.residents.values() if one.state is State.WAITING]:
                 self._roster.remove(resident)
                 todo.append(partial(self._give_up, resident, draining()))
             for resident in self._roster.ready():
@@ -166,7 +195,7 @@ class Pool:
     def abandon(self) -> None:
         """The time to finish is over: answer every call that is still inside."""
         for resident in self.residents():
-            resident.lane.abandon(stopped)
+            resident.lane.abandon(lambda call: stopped() if call.started else draining())
 
     def statistics(self) -> PoolStatistics:
         with self._lock:
@@ -202,43 +231,58 @@ class Pool:
                     self._changed.notify_all()
         finally:
             for action in todo:
-                action()
+                try:
+                    action()
+                except Exception:
+                    # One that fails must not keep the others from being done.
+                    _log.exception("a change of the pool was not carried out")
 
-    def _expected_bytes(self, version: str) -> int:
-        """What a load will take, before anybody knows: what its data takes on disk."""
-        if version in self._roster.residents:
-            return 0
-        if self._settings.strict_versions and self._store.current(version) is None:
-            raise VersionNotFound(version)
-        if not self._settings.model_pool_bytes or self._store.current(version) is None:
-            return 0
-        return next((one.size_bytes for one in self._store.revisions(version) if one.live), 0)
-
-    def _newcomer(self, version: str, expected_bytes: int) -> Resident:
+    def _newcomer(self, version: str, todo: list[Action]) -> Resident:
         if self._closing:
             raise draining()
         remembered = self._failures.recall(version)
         if remembered is not None:
             raise remembered
-        if len(self._roster.waiting) >= _MAX_WAITING:
-            raise Overloaded(f"{_MAX_WAITING} versions wait for a place in the pool already; try again later")
+        if len(self._roster.residents) - len(self._roster.ready()) >= _MAX_NEWCOMERS:
+            raise Overloaded(f"{_MAX_NEWCOMERS} versions wait for a place in the pool already; try again later")
         if self._roster.all_pinned():
             raise Overloaded(
                 f"no place for version {version!r}: pinned versions take all {self._roster.max_count};"
                 " unpin one or raise AIPOD_MODEL_POOL_SIZE"
             )
-        resident = Resident(version, expected_bytes, self._make_lane)
+        resident = Resident(version, 0, self._make_lane)
         self._roster.arrive(resident)
-        self._timers.watch_newcomer(resident)
+        if self._settings.strict_versions or self._settings.model_pool_bytes:
+            # On a thread of its own: the disk may be slow, and a warm call must never wait for it.
+            todo.append(partial(self._chores.run, "look", partial(self._look, resident)))
+        else:
+            self._roster.queue(resident)
+            self._timers.watch_newcomer(resident)
         return resident
 
-    def _restore(self, versions: list[str]) -> None:
+    def _look(self, resident: Resident) -> None:
+        try:
+            resident.look(self._store, self._settings.strict_versions)
+        except AipodError as error:
+            with self._planning():
+                self._roster.remove(resident)
+            self._give_up(resident, error)
+            return
+        with self._planning():
+            if resident.state is State.WAITING:
+                self._roster.queue(resident)
+                self._timers.watch_newcomer(resident)
+
+    def _restore(self, displaced: list[Resident]) -> None:
         """A load has failed: whom it had displaced comes back, unless others need the place."""
-        for version in versions:
-            if not (self._closing or self._roster.waiting or version in self._roster.residents):
-                old = Resident(version, 0, self._make_lane)
-                old.wanted = 1
-                self._roster.arrive(old)
+        if self._closing or self._roster.waiting:
+            return
+        for old in displaced:
+            if old.version not in self._roster.residents:
+                back = Resident(old.version, old.size_bytes, self._make_lane)
+                back.wanted = 1
+                self._roster.arrive(back)
+                self._roster.queue(back)
 
     def _make_lane(self, resident: Resident) -> Lane:
         settings = self._settings
@@ -261,6 +305,8 @@ class Pool:
         self._roster.loads += 1
         self._failures.forget(resident.version)
         self._roster.residents[resident.version] = resident
+        resident.cancel_timers()
+        resident.displaced.clear()
         resident.state = State.READY
         resident.lane.open(methods, self._limit(len(self._roster.ready())))
         self._share()
@@ -271,12 +317,13 @@ class Pool:
         try:
             methods = resident.bring_up(self._model_class, self._store, self._settings)
         except AipodError as error:
+            there = [old for old in resident.displaced if not old.revision or self._store.current(old.version)]
             with self._planning():
                 self._roster.load_failures += 1
-                self._failures.note(resident.version, error)
+                self._failures.note(resident.version, again(error))
                 self._roster.remove(resident)
-                self._restore(resident.displaced)
-            self._give_up(resident, error)
+                self._restore(there)
+            self._give_up(resident, again(error))
             return
         with self._planning() as todo:
             todo.extend(self._install(resident, methods))
@@ -295,18 +342,21 @@ class Pool:
 
     def _dispose(self, resident: Resident) -> None:
         resident.take_down()
-        resident.gone.set()
         with self._planning():
             self._roster.leaving.discard(resident)
+        resident.gone.set()
 
     @property
     def _evict_first(self) -> bool:
         policy = self._settings.swap
         return policy == "evict_first" or (policy == "auto" and self._settings.model_pool_bytes > 0)
 
-    def _swap_beside(self, old: Resident) -> None:
-        new = Resident(old.version, old.size_bytes, self._make_lane)
+    def _swap_beside(self, version: str) -> None:
         with self._lock:
+            old = self._roster.residents.get(version)
+            if old is None:
+                return
+            new = Resident(version, old.size_bytes, self._make_lane)
             self._roster.beside.add(new)
         try:
             methods = new.bring_up(self._model_class, self._store, self._settings)
@@ -317,7 +367,7 @@ class Pool:
             raise
         with self._planning() as todo:
             self._roster.beside.discard(new)
-            if self._roster.residents.get(old.version) is old:
+            if self._roster.residents.get(version) is old:
                 todo.extend(self._leave(old))
                 todo.extend(self._install(new, methods))
             else:
@@ -325,14 +375,16 @@ class Pool:
                 todo.extend(self._leave(new))
         new.settle(None)
 
-    def _swap_after(self, old: Resident) -> None:
+    def _swap_after(self, version: str) -> None:
         with self._planning() as todo:
-            if self._closing or self._roster.residents.get(old.version) is not old:
+            old = self._roster.residents.get(version)
+            if self._closing or old is None or old.state is not State.READY:
                 return
             todo.extend(self._leave(old))
-            new = Resident(old.version, old.size_bytes, self._make_lane)
+            new = Resident(version, old.size_bytes, self._make_lane)
             new.wanted = 1
-            self._roster.arrive(new, first=True)
+            self._roster.arrive(new)
+            self._roster.queue(new, first=True)
         new.settled.wait()
         if new.error is not None:
             raise again(new.error)

@@ -78,7 +78,7 @@ class Publisher:
             value = self._run(call, staging.place, arguments)
             self._store.publish(staging, origin="initialize", parameters=parameters, parent=parent)
         try:
-            self._pool.swap(version)
+            self._pool.swap(version, keep_old=True)
         except AipodError as error:
             # Most models do not load before they are trained. What was loaded before serves on.
             _log.info("version %r is initialized and waits for training: %s", version, error)

@@ -16,10 +16,11 @@ from enum import Enum
 from typing import Any
 
 from aipod.config import Settings
+from aipod.engine.clock import Timer
 from aipod.engine.invoke import endpoint, error_of, traceback_text
 from aipod.engine.lane import Lane
 from aipod.engine.memory import resident_bytes
-from aipod.errors import AipodError, LoadError, VersionNotFound, again
+from aipod.errors import AipodError, InternalError, LoadError, VersionNotFound, again
 from aipod.model.base import AIModelBase
 from aipod.model.place import Place, construct
 from aipod.model.store import Lease, Scratch, Store
@@ -47,7 +48,9 @@ class Resident:
         size_bytes: What it takes up: an estimate until it is loaded.
         wanted: How many others than callers want it loaded; it stays in the queue for them although no call waits.
         waiting_since: Instant at which it began to wait for a place.
-        displaced: Versions that were evicted to make room for it.
+        displaced: Who was evicted to make room for it.
+        timers: What is going to happen to it in time.
+        loaded_at: Instant of the monotonic clock, 0.0 before.
         settled: Set once it is ready or has failed; ``error`` says which.
     """
 
@@ -61,7 +64,8 @@ class Resident:
         self.next_refusal = float("inf")
         self.error: AipodError | None = None
         self.disposing = False
-        self.displaced: list[str] = []
+        self.displaced: list[Resident] = []
+        self.timers: list[Timer] = []
         self.settled = threading.Event()
         self.gone = threading.Event()
         self.loaded_at = 0.0
@@ -73,9 +77,27 @@ class Resident:
     def __repr__(self) -> str:
         return f"<Resident {self.version!r} revision {self.revision} {self.state.value}, {self.lane!r}>"
 
+    def cancel_timers(self) -> None:
+        """What was going to happen no longer matters, and nothing may keep the instance for it."""
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+
     def settle(self, error: AipodError | None) -> None:
         self.error = error
         self.settled.set()
+
+    def look(self, store: Store, strict: bool) -> None:
+        """See what is on disk before it takes part in anything: whether there is data, and how much.
+
+        Raises:
+            VersionNotFound: There is none, and ``strict`` asks for it.
+        """
+        live = store.current(self.version)
+        if live is None and strict:
+            raise VersionNotFound(self.version)
+        if live is not None:
+            self.size_bytes = sum(one.size_bytes for one in store.revisions(self.version) if one.live)
 
     def bring_up(self, model_class: type[AIModelBase], store: Store, settings: Settings) -> Methods:
         """Build the instance, load and warm it; gives the methods that a lane may call.
@@ -87,8 +109,7 @@ class Resident:
         try:
             return self._load(model_class, store, settings)
         except BaseException as error:
-            failure = again(self._load_error(error, store))
-            failure.traceback = traceback_text(error)
+            failure = self._failure(error, store)
         # Outside of the handler, and logged as text: nothing may hold the frames, which hold what was half loaded.
         _log.warning("version %r is not loaded: %s\n%s", self.version, failure, failure.traceback)
         self.take_down()
@@ -103,7 +124,7 @@ class Resident:
         self.size_bytes = _size_of(instance, before)
         self._check_size(settings.model_pool_bytes)
         self.load_seconds = time.monotonic() - started
-        self.loaded_at = time.time()
+        self.loaded_at = time.monotonic()
         return {name: endpoint(getattr(instance, name)) for name in ("predict", "log")}
 
     def take_down(self) -> None:
@@ -139,10 +160,21 @@ class Resident:
             needs = f"it takes {self.size_bytes} bytes, and all together may take {limit} (AIPOD_MODEL_POOL_BYTES)"
             raise LoadError(self.version, needs, self.revision or None)
 
+    def _failure(self, error: BaseException, store: Store) -> AipodError:
+        try:
+            failure = again(self._load_error(error, store))
+        except Exception:
+            _log.exception("what version %r failed with cannot be told", self.version)
+            failure = InternalError()
+        failure.traceback = traceback_text(error)
+        return failure
+
     def _load_error(self, error: BaseException, store: Store) -> AipodError:
         if isinstance(error, AipodError):
             return error
         reason = str(error_of(error))
+        if not self.revision:
+            reason += "; it has no data: call initialize() or train() on it, or ask for one that versions() lists"
         origins = {one.number: one.origin for one in store.revisions(self.version)} if self.revision else {}
         if origins.get(self.revision) == "initialize":
             reason += "; initialize() published it and it was never trained: call train(), or roll back"

@@ -58,10 +58,13 @@ class Roster:
         """Whether no place can come free by itself."""
         return bool(self.max_count) and len(self.pinned & self.residents.keys()) >= self.max_count
 
-    def arrive(self, resident: Resident, first: bool = False) -> None:
-        """A version enters the queue for a place."""
+    def arrive(self, resident: Resident) -> None:
+        """A version appears: its calls may gather, but it does not stand in the queue for a place yet."""
         resident.lane.watched = True
         self.residents[resident.version] = resident
+
+    def queue(self, resident: Resident, first: bool = False) -> None:
+        """It enters the queue for a place."""
         self.waiting.insert(0 if first else len(self.waiting), resident)
 
     def remove(self, resident: Resident) -> None:
@@ -71,12 +74,14 @@ class Roster:
         if resident in self.waiting:
             self.waiting.remove(resident)
         resident.state = State.FAILED
+        resident.cancel_timers()
 
     def leave(self, resident: Resident) -> None:
         """Take one out: from here on no call reaches it, those inside finish."""
         if self.residents.get(resident.version) is resident:
             del self.residents[resident.version]
         resident.state = State.DRAINING
+        resident.cancel_timers()
         self.leaving.add(resident)
         resident.lane.close()
 
@@ -89,7 +94,12 @@ class Roster:
         return True
 
     def is_evictable(self, resident: Resident) -> bool:
-        return resident.state is State.READY and resident.lane.idle and resident.version not in self.pinned
+        """Whether it may go for others: it idles, it is not pinned, and no swap is about to replace it anyway."""
+        swapping = any(one.version == resident.version for one in self.beside)
+        return resident.state is State.READY and resident.lane.idle and not swapping and not self.is_pinned(resident)
+
+    def is_pinned(self, resident: Resident) -> bool:
+        return resident.version in self.pinned
 
     def plan(self) -> tuple[list[Resident], list[Resident]]:
         """Decide what there is to decide: who begins to load now, and who was taken out to make room."""
@@ -107,8 +117,8 @@ class Roster:
             admitted += admit
             victims = [self.residents[version] for version in evict]
             gone = [one for one in victims if self.retire(one)]
-            if self.waiting:
-                self.waiting[0].displaced += [one.version for one in gone]
+            if self.waiting and self._too_heavy() is None:
+                self.waiting[0].displaced += gone
             retired += gone
             raced = len(gone) < len(victims)
         return admitted, retired
@@ -116,16 +126,20 @@ class Roster:
     def streams(self, since: float) -> Iterator[Resident]:
         """Those whom nothing but new calls has kept busy since an instant: no call runs that is older."""
         for resident in self.ready():
-            if resident.version not in self.pinned and not resident.lane.started_before(since):
+            if not self.is_pinned(resident) and not resident.lane.started_before(since):
                 yield resident
 
     def _decide(self) -> tuple[list[Resident], tuple[str, ...]]:
         heavy = self._too_heavy()
         if heavy is not None:
             others = [one for one in self._occupants() if one.version != heavy.version]
-            return [], decide(others, [heavy.size_bytes], 0, self.max_bytes).evict
+            decision = decide(others, [heavy.size_bytes], 0, self.max_bytes)
+            # Where the others cannot go, it goes itself as soon as it idles.
+            return [], (heavy.version,) if decision.stuck and self.is_evictable(heavy) else decision.evict
         sizes = [resident.size_bytes for resident in self.waiting]
-        decision = decide(self._occupants(), sizes, self.max_count, self.max_bytes)
+        # What a swap loads takes the place of the one it replaces, not one more.
+        max_count = self.max_count + len(self.beside) if self.max_count else 0
+        decision = decide(self._occupants(), sizes, max_count, self.max_bytes)
         admitted = self.waiting[: decision.admit]
         del self.waiting[: decision.admit]
         for resident in admitted:

@@ -57,19 +57,23 @@ class Timers:
 
     def watch_newcomer(self, resident: Resident) -> None:
         """It waits for a place from now on."""
-        self._clock.at(resident.waiting_since + _PATIENCE / 10, partial(self._press, resident))
+        self._at(resident, resident.waiting_since + _PATIENCE / 10, self._press)
 
     def watch_call(self, resident: Resident, call: Call) -> None:
         """A call waits for a newcomer: refuse it while its caller still listens."""
         instant = _refusal(call)
         if instant < resident.next_refusal:
             resident.next_refusal = instant
-            self._clock.at(instant, partial(self._refuse, resident))
+            self._at(resident, instant, self._refuse)
 
     def watch_idle(self, resident: Resident) -> None:
         """It serves from now on, and leaves when nobody asks for it."""
         if self._idle_ttl:
-            self._clock.at(time.monotonic() + self._idle_ttl, partial(self._expire, resident))
+            self._at(resident, time.monotonic() + self._idle_ttl, self._expire)
+
+    def _at(self, resident: Resident, instant: float, action: Callable[[Resident], None]) -> None:
+        resident.timers = [timer for timer in resident.timers if timer.action is not None]
+        resident.timers.append(self._clock.at(instant, partial(action, resident)))
 
     def _press(self, resident: Resident) -> None:
         """Where only a stream of short calls keeps a newcomer's neighbour busy, the neighbour goes.
@@ -85,10 +89,10 @@ class Timers:
             is_next = self._roster.waiting[0] is resident and not self._roster.leaving
             due = since + stream.load_seconds if stream is not None and is_next else now + _PATIENCE
             if due > now or stream is None:
-                self._clock.at(max(due, now + _PATIENCE / 10), partial(self._press, resident))
+                self._at(resident, max(due, now + _PATIENCE / 10), self._press)
             else:
                 self._roster.evictions += 1
-                resident.displaced.append(stream.version)
+                resident.displaced.append(stream)
                 todo.extend(self._leave(stream))
 
     def _refuse(self, resident: Resident) -> None:
@@ -115,7 +119,7 @@ class Timers:
             if due <= now and self._roster.retire(resident):
                 todo.extend(self._leave(resident))
             else:
-                self._clock.at(max(due, now + self._idle_ttl / 4), partial(self._expire, resident))
+                self._at(resident, max(due, now + self._idle_ttl / 4), self._expire)
 
 
 def no_place(version: str) -> Overloaded:

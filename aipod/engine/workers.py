@@ -11,10 +11,13 @@ import asyncio
 import threading
 import time
 from collections import deque
+from contextlib import suppress
+from functools import partial
 
 from aipod.engine.call import Call
 from aipod.engine.invoke import invoke, invoke_async
 from aipod.engine.lane import Lane
+from aipod.errors import Cancelled
 
 __all__ = ["EventLoop", "Workers"]
 
@@ -50,8 +53,9 @@ class Workers:
         """End the threads; False if some of them still run a model after ``timeout`` seconds."""
         with self._lock:
             self._closed = True
-        while self._idle:
-            self._idle.pop().release()
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().release()
         return _join(self._threads, timeout)
 
     def _start(self) -> None:
@@ -60,7 +64,12 @@ class Workers:
                 return
             thread = threading.Thread(target=self._work, name=f"aipod-worker-{len(self._threads)}", daemon=True)
             self._threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            # No more threads to be had: those that there are come for the lane when they are through.
+            with self._lock:
+                self._threads.remove(thread)
 
     def _work(self) -> None:
         gate = threading.Lock()
@@ -100,7 +109,7 @@ class EventLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[bool]] = set()
 
     def wake(self, lane: Lane) -> None:
         with self._lock:
@@ -129,19 +138,19 @@ class EventLoop:
         call = lane.take()
         if call is not None:
             loop = asyncio.get_running_loop()
-            task = loop.create_task(self._run(lane, call))
+            task = loop.create_task(invoke_async(lane.methods, call))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-            call.on_cancel = lambda: loop.call_soon_threadsafe(task.cancel)
+            # Not the coroutine's own duty: one that is cancelled before its first step never gets to it.
+            task.add_done_callback(partial(self._ended, lane, call))
+            call.on_cancel = partial(loop.call_soon_threadsafe, task.cancel)
             if call.cancelled:
                 task.cancel()
 
-    async def _run(self, lane: Lane, call: Call) -> None:
-        ok = False
-        try:
-            ok = await invoke_async(lane.methods, call)
-        finally:
-            lane.done(call, failed=not ok)
+    def _ended(self, lane: Lane, call: Call, task: asyncio.Task[bool]) -> None:
+        self._tasks.discard(task)
+        call.on_cancel = None
+        call.fail(Cancelled())
+        lane.done(call, failed=task.cancelled() or not task.result())
 
     async def _end(self) -> None:
         for task in list(self._tasks):

@@ -36,18 +36,27 @@ class Aliases:
         # Replaced whole and never changed, so that resolve() reads it without the guard.
         self._table: Mapping[str, str] = {}
         self._due = 0.0
+        # Only a file that could be read counts as seen: until it is mended every look fails, and with it every change.
         self._seen: _Signature | None = None
+        self._warned: _Signature | None = None
         self._guard = threading.Lock()
 
     def resolve(self, name: str) -> str:
-        """The version that ``name`` is an alias of, or ``name`` itself; a file that cannot be read changes nothing."""
+        """The version that ``name`` is an alias of, or ``name`` itself; a file that cannot be read changes nothing.
+
+        What was read last holds on, so open a data path with :meth:`table`, which does not look past such a file.
+        """
         if time.monotonic() >= self._due:
             with suppress(OSError, StorageError):
                 self._look()
         return self._table.get(name, name)
 
     def table(self) -> dict[str, str]:
-        """All of them, as they are now."""
+        """All of them, as they are now.
+
+        Raises:
+            StorageError: The file cannot be read.
+        """
         self._look()
         return dict(self._table)
 
@@ -83,17 +92,23 @@ class Aliases:
                 self._table, self._seen = {}, None
                 return
             signature = (info.st_ino, info.st_mtime_ns, info.st_size)
-            if signature != self._seen:
-                self._seen = signature
-                self._table = _parse(self._layout.aliases.read_bytes())
+            if signature == self._seen:
+                return
+            try:
+                self._table, self._seen = _parse(self._layout.aliases.read_bytes()), signature
+            except StorageError as error:
+                if signature != self._warned:
+                    self._warned = signature
+                    logger.warning("%s; those that were read before still hold", error)
+                raise
 
 
 def _parse(text: bytes) -> dict[str, str]:
     try:
         table = json.loads(text)
-        entries = {check_version(alias): check_version(version) for alias, version in table.items()}
-    except (ValueError, AttributeError, BadVersionName) as error:
-        logger.warning("aliases.json: %s", error)
-        reason = "aliases.json does not hold one JSON object of names; mend it, or remove it"
+        if not isinstance(table, dict):
+            raise ValueError(f"a JSON {type(table).__name__} is no object")
+        return {check_version(alias): check_version(version) for alias, version in table.items()}
+    except (ValueError, RecursionError, BadVersionName) as error:
+        reason = f"aliases.json does not hold one JSON object of names ({error}); mend it, or remove it"
         raise StorageError("reading the aliases", reason) from None
-    return entries

@@ -54,7 +54,9 @@ class AIModelBase:
         self.datapath = datapath
         self.disposed = False
         self._aipod_place = place
-        self.training_log = TrainingLog(lambda: self._aipod_where().log_path(), lambda: self._aipod_where().prepare())
+        self.training_log = TrainingLog(
+            lambda: self._aipod_where().log_path(), lambda: self._aipod_where().begin_record(self.version)
+        )
 
     @property
     def trainning_logger(self) -> TrainingLog:

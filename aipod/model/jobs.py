@@ -132,7 +132,8 @@ class Jobs:
         return job
 
     def latest(self, version: str) -> Job | None:
-        return next(reversed(self.of(version)), None)
+        # Asked with every look at a training log: the newest that can be read, and no other is.
+        return next((job for job in map(self._read, reversed(self._ids(version))) if job is not None), None)
 
     def of(self, version: str) -> list[Job]:
         """Those of a version, the oldest first."""
@@ -184,12 +185,13 @@ class Jobs:
             disk.remove(self._layout.jobs / f"{job_id}.jsonl")
 
     def _ids(self, version: str | None) -> list[str]:
+        start = "" if version is None else f"{version}@"
         try:
-            names = [name.removesuffix(".json") for name in os.listdir(self._layout.jobs) if name.endswith(".json")]
+            names = os.listdir(self._layout.jobs)
         except FileNotFoundError:
             return []
-        matches = (_ID.fullmatch(name) for name in names)
-        return sorted(m[0] for m in matches if m and version in (None, m["version"]))
+        ids = (name[: -len(".json")] for name in names if name.startswith(start) and name.endswith(".json"))
+        return sorted(filter(_ID.fullmatch, ids))
 
     def _read(self, job_id: str) -> Job | None:
         try:

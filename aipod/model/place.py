@@ -72,6 +72,17 @@ class Place:
         """Whether others may be reading the directory: a revision, also one that a class alone reached by its link."""
         return self.kind == "revision" or (self.kind == "in_place" and layout.is_revision(self.directory()))
 
+    def begin_record(self, version: str) -> None:
+        """Called before a record goes to the training log.
+
+        Raises:
+            StorageError: A class alone is at work on a published revision. Its ``train`` would write there, too, and
+                this is all of it that can be told from reading.
+        """
+        if self.kind == "in_place":
+            self.refuse_change(self.directory(), f"writing to the training log of version {version!r}")
+        self.prepare()
+
     def refuse_change(self, path: Path, doing: str) -> None:
         """Guard what was published; ``path`` is the directory or something in it.
 

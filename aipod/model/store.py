@@ -83,10 +83,12 @@ class Store:
         """Make the layout, finish what a crash left, adopt what 1.0 wrote. Also while other processes use the path.
 
         Raises:
-            StorageError: It cannot be written, or a newer AIPOD wrote it.
+            StorageError: It cannot be written, or a newer AIPOD wrote it, or its aliases cannot be read.
         """
         with disk.doing("opening the data path"):
             recovery.open_layout(self._layout, self.jobs)
+        # Without them nobody could tell an alias from a version that is yet to be.
+        self.aliases()
 
     def versions(self) -> list[str]:
         """Every version that has data, sorted."""
@@ -322,7 +324,11 @@ class Store:
         return self._aliases.resolve(name)
 
     def aliases(self) -> dict[str, str]:
-        """Alias -> version."""
+        """Alias -> version.
+
+        Raises:
+            StorageError: The file that holds them is broken.
+        """
         with disk.doing("reading the aliases"):
             return self._aliases.table()
 

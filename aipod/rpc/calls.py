@@ -85,8 +85,9 @@ def channel_options(
         ("grpc.max_send_message_length", -1),
         # A server that comes back is found again within half a second, not within two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 500),
+        # In spite of its name, how long one attempt to connect may take.
+        ("grpc.min_reconnect_backoff_ms", 5000),
     ]
 
 

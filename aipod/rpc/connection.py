@@ -36,6 +36,7 @@ class Connection:
         self.address = address
         self._options = options
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._home: object = None
         self._channel: Any = None
         self._stubs: dict[str, Callable[..., Any]] = {}
@@ -77,15 +78,16 @@ class Connection:
     def _make(self) -> Any:
         return grpc.insecure_channel(self.address, options=self._options)
 
-    def _leave(self, home: object) -> None:
-        """Called when the channel's home is another than here: may it be left behind?"""
-        # A child after a fork: a thread of the parent may have held the lock, and nobody would ever release it.
-        self._lock = threading.Lock()
+    def _check_move(self, home: object) -> None:
+        """May the channel, whose home is not here, be left behind?"""
 
     def _open(self, method: str) -> Callable[..., Any]:
         here = self._here()
+        if self._pid != os.getpid():
+            # A child after a fork: a thread of the parent may have held the lock, and nobody would ever release it.
+            self._pid, self._lock = os.getpid(), threading.Lock()
         if self._channel is not None and self._home != here:
-            self._leave(self._home)
+            self._check_move(self._home)
             _abandoned.append((self._channel, self._stubs))
             self._channel, self._stubs = None, {}
         with self._lock:
@@ -114,11 +116,10 @@ class AsyncConnection(Connection):
     def _make(self) -> Any:
         return grpc.aio.insecure_channel(self.address, options=self._options)
 
-    def _leave(self, home: object) -> None:
+    def _check_move(self, home: object) -> None:
         pid, loop = home if isinstance(home, tuple) else (0, None)
         if pid == os.getpid() and loop is not None and not loop.is_closed():
             raise InvalidArgument("this client belongs to an event loop that still runs; make one for each loop")
-        super()._leave(home)
 
 
 def _is_cancelled(task: Any) -> bool:

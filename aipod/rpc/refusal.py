@@ -7,7 +7,15 @@ from pathlib import Path
 from secrets import token_hex
 
 from aipod.engine.invoke import traceback_text
-from aipod.errors import AipodError, Cancelled, DeadlineExceeded, InvalidArgument, Overloaded, Unavailable
+from aipod.errors import (
+    AipodError,
+    Cancelled,
+    DeadlineExceeded,
+    InternalError,
+    InvalidArgument,
+    Overloaded,
+    Unavailable,
+)
 from aipod.rpc.front import RawCall
 from aipod.rpc.status import status_of_error
 
@@ -39,7 +47,12 @@ class Refusals:
             level = logging.INFO if isinstance(error, InvalidArgument) else logging.ERROR
             tail = f"\n{trace}" if trace else ""
             _log.log(level, "[%s] %s of version %r: %s%s", error.error_id, raw.method, version, error, tail)
-        status, sentence, trailing = status_of_error(error, trace if self._send_tracebacks else "")
+        try:
+            status, sentence, trailing = status_of_error(error, trace if self._send_tracebacks else "")
+        except Exception:
+            # A class of a user's can fail at anything, and its caller still waits.
+            _log.exception("[%s] the error cannot be told as it is", error.error_id)
+            status, sentence, trailing = status_of_error(InternalError())
         raw.fail(status, sentence.replace(self._secret, "<data path>"), trailing)
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-import signal
 import sys
-import threading
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any
 
 from aipod.config import Settings
@@ -26,6 +24,7 @@ from aipod.rpc.front import AioFront, Front, FrontOptions, RawCall
 from aipod.rpc.legacy_service import LegacyService
 from aipod.rpc.model_service import ModelService
 from aipod.rpc.refusal import Refusals
+from aipod.rpc.signals import Signals
 
 __all__ = ["Server", "serve"]
 
@@ -94,8 +93,8 @@ class Server:
             raise Unavailable("a server starts once; make a new one")
         self._started = True
         timeouts = {method: timeout for service in self._services for method, timeout in service.methods.items()}
-        front = AioFront(self._handle, FrontOptions(timeouts, self.settings.max_message_bytes))
         self._engine.open()
+        front = AioFront(self._handle, FrontOptions(timeouts, self.settings.max_message_bytes))
         try:
             self.listening = front.start(f"{self.settings.listen_host}:{self.settings.listen_port}")
         except BaseException:
@@ -142,49 +141,29 @@ def serve(model_class: type[AIModelBase], port: int | None = None, **settings: A
         port: The port to listen on; None and, as in 1.0, 0 mean the environment's.
         settings: By name, as for :class:`Server`.
     """
-    signals = _Signals()
+    signals = Signals()
     reuse_freed_memory()
     _log_to_stderr()
     try:
         server = Server(model_class, port or None, **settings)
         logging.getLogger("aipod").setLevel(server.settings.log_level)
-        server.start()
+        # A load that hangs at the start must not keep the process; what it leaves on disk the next start removes.
+        signals.run(server.start, lambda number: os._exit(0))
     except AipodError as error:
         print(f"aipod: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
     # Whoever reads our output may be gone; that is no reason not to serve.
     with suppress(OSError):
         print(f"aipod: serving {model_class.__name__} on {server.listening}", flush=True)
-    signals.wait_for_one()
-    if not server.stop():
+    signals.wait()
+    idle = signals.run(server.stop, lambda number: os._exit(128 + number))
+    signals.close()
+    if not idle:
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
         # A stuck model holds a thread that the interpreter may wait for at its end.
         os._exit(0)
-
-
-class _Signals:
-    """The first SIGTERM or SIGINT asks to end, the second does not ask; nor does one before anything is served."""
-
-    def __init__(self) -> None:
-        self._serving = False
-        self._asked = threading.Event()
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._on_signal)
-
-    def wait_for_one(self) -> None:
-        self._serving = True
-        self._asked.wait()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._serving:
-            # A load that hangs at the start must not keep the process; what it leaves on disk the next start removes.
-            os._exit(0)
-        if self._asked.is_set():
-            os._exit(128 + number)
-        self._asked.set()
 
 
 def _sends_tracebacks(settings: Settings) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from waiting import BOUND, eventually
 
+from aipod.errors import InternalError
 from aipod.model import manifest
 from aipod.rpc.client import AIClient
 
@@ -79,6 +80,11 @@ class Served:
         if self._popen is not None:
             self._popen.kill()
             self._popen.wait(BOUND)
+
+    def faults(self) -> list[str]:
+        """Lines of its log that tell of a bug of ours; what the model raises is logged as well, and is none."""
+        lines = self.log.read_text().splitlines()
+        return [line for line in lines if "ERROR aipod.engine" in line or str(InternalError()) in line]
 
     def rss_bytes(self) -> int:
         return self._status("VmRSS") * 1024

@@ -167,5 +167,5 @@ def test_two_servers_on_one_data_path_tear_nothing(serve, dice, say, tmp_path):
     assert not traffic.surprises, "\n".join(traffic.surprises)
     for server in servers:
         assert server.stop(signal.SIGTERM) == 0
-        assert "Traceback" not in server.log.read_text()
+        assert not server.faults()
     assert not contradictions(tmp_path / "data")

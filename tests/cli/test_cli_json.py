@@ -29,7 +29,7 @@ from aipod.cli.json_text import to_json
         (np.str_("型"), '"型"'),
         (np.bytes_(b"a"), '{"base64": "YQ=="}'),
         (np.datetime64("2024-02-29T12:00", "ns"), '"2024-02-29T12:00:00.000000000"'),
-        (np.datetime64("NaT"), '"NaT"'),
+        (np.datetime64("NaT", "s"), '"NaT"'),
         (np.zeros(1, "M8")[0], "0"),
         (np.timedelta64(5, "s"), '"5 seconds"'),
         (np.array(3), "3"),

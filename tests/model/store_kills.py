@@ -1,7 +1,7 @@
 """Kill a process in the middle of what a store does, and look at what is left. Run as a program, since it forks.
 
     python store_kills.py DIRECTORY OPERATION WAY          at every step of the operation, one by one
-    python store_kills.py DIRECTORY random COUNT SEED      at random moments of all of them in turn
+    python store_kills.py DIRECTORY random COUNT SEED      so many times, at random moments of all of them in turn
 
 Prints one line per problem, then how many kills there were.
 """
@@ -9,6 +9,7 @@ Prints one line per problem, then how many kills there were.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import random
 import shutil
@@ -22,6 +23,9 @@ from store_world import litter, old_model, publish, said
 
 from aipod.model import disk
 from aipod.model.store import Store
+
+# Seconds until a timer rings.
+_SHORTEST_DELAY, _FIRST_DELAY = 1e-4, 15e-3
 
 
 @dataclass(frozen=True)
@@ -198,28 +202,35 @@ def enumerate_steps(root: Path, name: str) -> int:
 
 
 def kill_at_random(root: Path, count: int, seed: int) -> int:
-    """Kill at moments that the clock chooses, by a timer whose signal ends the process."""
+    """Kill ``count`` times at moments that the clock chooses, by a timer whose signal ends the process.
+
+    An operation that was done before its timer rang is no kill. How long an operation takes here and now is learned
+    from that: the timers of one that was done get shorter, those of one that was killed get longer.
+    """
     dice = random.Random(seed)
-    names = list(OPERATIONS)
-    templates = {name: root / f"template-{name}" for name in names}
+    templates = {name: root / f"template-{name}" for name in OPERATIONS}
     for name, operation in OPERATIONS.items():
         operation.prepare(templates[name])
+    longest = dict.fromkeys(OPERATIONS, _FIRST_DELAY)
     killed = 0
-    for turn in range(count):
-        name = names[turn % len(names)]
+    for turn, name in enumerate(itertools.islice(itertools.cycle(OPERATIONS), 20 * count)):
         path = root / str(turn)
         shutil.copytree(templates[name], path, symlinks=True)
-        delay = dice.uniform(1e-4, 15e-3)
+        delay = dice.uniform(_SHORTEST_DELAY, longest[name])
 
         def action(path: Path = path, name: str = name, delay: float = delay) -> None:
             store = Store(path, keep_revisions=1)
             signal.setitimer(signal.ITIMER_REAL, delay)
             OPERATIONS[name].run(store)
 
-        killed += in_child(action) == signal.SIGALRM
+        hit = in_child(action) == signal.SIGALRM
         for problem in problems(path, OPERATIONS[name].outcomes):
             print(f"{name}, turn {turn}, killed after {delay * 1e3:.2f} ms: {problem}")
         shutil.rmtree(path)
+        longest[name] = max(2 * _SHORTEST_DELAY, longest[name] * (1.1 if hit else 0.8))
+        killed += hit
+        if killed == count:
+            break
     return killed
 
 

@@ -21,7 +21,7 @@ from aipod.errors import (
     StorageError,
     StorageFull,
 )
-from aipod.model import AIModelBase, disk
+from aipod.model import AIModelBase, disk, manifest
 from aipod.model.place import Place, construct
 from aipod.model.store import Store
 
@@ -330,6 +330,18 @@ def test_what_was_published_is_never_cleared(store: Store, alone: bool) -> None:
             with pytest.raises(StorageError, match="published revision"):
                 change()
         assert everything(lease.directory) == before
+
+
+def test_a_class_alone_does_not_train_into_what_was_published(store: Store) -> None:
+    initialized(store, LoadsInInit, layers=[3])
+    with store.lease("v1") as lease:
+        before = everything(lease.directory)
+        with pytest.raises(StorageError, match=r"training log of version 'v1': it belongs to a published revision"):
+            LoadsInInit("v1", str(store.root)).train()
+        assert everything(lease.directory) == before
+        # A loaded instance writes to the log that its server gave it.
+        construct(LoadsInInit, lease.place, "v1", store.root).training_log.append(1)
+        assert manifest.damage(lease.directory) == []
 
 
 def test_a_model_may_cache_in_a_revision_and_clear_its_cache(store: Store) -> None:

@@ -58,13 +58,39 @@ def test_a_resolved_name_costs_no_look_at_the_disk(store: Store, monkeypatch: py
     assert aliases.resolve("prod") == "v1"
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"../x": "v1"}', '{"prod": 3}', '{"prod": {}}'])
-def test_a_file_that_cannot_be_read_changes_nothing_and_is_said(store: Store, text: str) -> None:
+@pytest.mark.parametrize("text", ["", "[]", '{"../x": "v1"}', '{"prod": 3}', '{"prod": {}}', "[" * 100_000])
+def test_a_typo_in_the_file_costs_no_alias(store: Store, text: str, caplog: pytest.LogCaptureFixture) -> None:
+    publish(store, "v1", "one")
+    store.set_alias("prod", "v1")
+    file = store.root / "aliases.json"
+    good = file.read_text()
+    aliases = Aliases(Layout(store.root), refresh=0.0)
+    file.write_text(text)
+    for _ in range(2):
+        for ask in (aliases.table, lambda: aliases.set("next", "v1"), lambda: aliases.drop("prod")):
+            with pytest.raises(StorageError, match=r"aliases\.json .*mend it"):
+                ask()
+        assert file.read_text() == text
+    assert [record.name for record in caplog.records] == ["aipod.store"]
+    file.write_text(good)
+    aliases.set("next", "v1")
+    assert aliases.table() == {"prod": "v1", "next": "v1"}
+
+
+def test_callers_do_not_notice_that_the_file_is_broken(store: Store) -> None:
     publish(store, "v1", "one")
     store.set_alias("prod", "v1")
     aliases = Aliases(Layout(store.root), refresh=0.0)
     assert aliases.resolve("prod") == "v1"
-    (store.root / "aliases.json").write_text(text)
-    assert aliases.resolve("prod") == "v1"
-    with pytest.raises(StorageError, match=r"aliases\.json"):
-        Store(store.root).aliases()
+    (store.root / "aliases.json").write_text("{")
+    assert [aliases.resolve("prod") for _ in range(3)] == ["v1"] * 3
+
+
+def test_a_data_path_whose_aliases_cannot_be_read_is_not_opened(store: Store) -> None:
+    (store.root / "aliases.json").write_text('{"prod": "v1",}')
+    with pytest.raises(StorageError, match=r"aliases\.json .*line 1 column 15.*mend it"):
+        Store(store.root).open()
+    (store.root / "aliases.json").write_text('{"prod": "v1"}')
+    reader = Store(store.root)
+    reader.open()
+    assert reader.resolve("prod") == "v1"

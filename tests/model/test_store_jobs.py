@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from store_world import litter, publish
@@ -50,6 +51,26 @@ def test_the_last_twenty_jobs_of_a_version_are_kept(store: Store) -> None:
     assert [job.id for job in store.jobs.of("v1")] == ids[3:]
     assert store.jobs.latest("v2") == other
     assert len(list((store.root / "jobs").iterdir())) == 42
+
+
+def test_the_latest_job_costs_one_look_however_many_there_were(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = [store.jobs.new_id("v1")]
+    for _ in range(2):
+        store.jobs.start(ids[-1]).finish("succeeded")
+        ids.append(store.jobs.new_id("v1"))
+    store.jobs.start(ids[-1]).finish("succeeded")
+    read: list[str] = []
+    real = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.append(path.stem), real(path))[1])
+    latest = store.jobs.latest("v1")
+    assert latest is not None
+    assert [latest.id] == read == ids[-1:]
+    # One that cannot be read is passed over.
+    (store.root / "jobs" / f"{ids[-1]}.json").write_text("{")
+    before = store.jobs.latest("v1")
+    assert before is not None
+    assert before.id == ids[-2]
+    assert store.jobs.latest("v") is None
 
 
 def test_a_job_whose_owner_is_gone_is_interrupted_and_a_living_one_is_not(store: Store) -> None:

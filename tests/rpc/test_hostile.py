@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import random
 import shutil
 import threading
@@ -215,7 +214,7 @@ SERVE = """
     from aipod.rpc.server import serve
 
     class Sizes(AIModelBase):
-        def predict(self, again=0, /, **kwargs):
+        def predict(self, **kwargs):
             return len(kwargs)
 
     serve(Sizes)
@@ -268,7 +267,6 @@ def test_no_request_costs_more_memory_than_it_may(process_of, ask_of):
         answer = ask(PREDICT, message, **options)
         assert answer.status == status, (name, answer)
         assert peak_bytes(process) - before <= most, name
-    assert len(gzip.compress(bytes(64 * MIB))) < MIB
 
 
 def test_resetting_streams_hurts_nobody_for_long(server_of, client_of, model):
