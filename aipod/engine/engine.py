@@ -25,8 +25,9 @@ from aipod.engine.chores import Chores
 from aipod.engine.clock import Clock
 from aipod.engine.invoke import error_of
 from aipod.engine.lane import Runner
-from aipod.engine.pool import Pool, draining
+from aipod.engine.pool import Pool
 from aipod.engine.publishing import Publisher
+from aipod.engine.refusals import draining
 from aipod.engine.workers import EventLoop, Workers
 from aipod.errors import AipodError, ConfigError, InternalError, InvalidArgument, NotSupportedError
 from aipod.model.base import AIModelBase

@@ -17,21 +17,24 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from cachetools import LRUCache
+
 from aipod.config import Settings
 from aipod.engine.call import Call
 from aipod.engine.chores import Chores
 from aipod.engine.clock import Clock
 from aipod.engine.failures import Failures
 from aipod.engine.lane import Lane, Runner
+from aipod.engine.refusals import draining, no_hope, no_place, stopped
 from aipod.engine.resident import Methods, Resident, State
 from aipod.engine.roster import Roster
 from aipod.engine.statistics import PoolStatistics
-from aipod.engine.timers import Action, Timers, no_place
-from aipod.errors import AipodError, DeadlineExceeded, Overloaded, Unavailable, again
+from aipod.engine.timers import Action, Timers
+from aipod.errors import AipodError, DeadlineExceeded, Overloaded, again
 from aipod.model.base import AIModelBase
 from aipod.model.store import Store
 
-__all__ = ["Pool", "draining", "stopped"]
+__all__ = ["Pool"]
 
 _log = logging.getLogger("aipod.engine")
 
@@ -74,6 +77,7 @@ class Pool:
         self._timers = Timers(clock, self._roster, self._planning, self._leave, settings.model_idle_ttl)
         self._failures = Failures(settings.load_pause)
         self._swapping: set[str] = set()
+        self._sizes: LRUCache[str, int] = LRUCache(1024)
         self._closing = False
 
     def __repr__(self) -> str:
@@ -223,10 +227,11 @@ class Pool:
                 try:
                     yield todo
                 finally:
-                    admitted, retired = self._roster.plan()
-                    todo += [partial(self._chores.run, "load", partial(self._load, one)) for one in admitted]
-                    todo += [partial(self._on_idle, one) for one in retired]
-                    if retired:
+                    plan = self._roster.plan()
+                    todo += [partial(self._chores.run, "load", partial(self._load, one)) for one in plan.admitted]
+                    todo += [partial(self._on_idle, one) for one in plan.retired]
+                    todo += [partial(self._give_up, one, no_hope(one.version)) for one in plan.hopeless]
+                    if plan.retired:
                         self._share()
                     self._changed.notify_all()
         finally:
@@ -245,11 +250,6 @@ class Pool:
             raise remembered
         if len(self._roster.residents) - len(self._roster.ready()) >= _MAX_NEWCOMERS:
             raise Overloaded(f"{_MAX_NEWCOMERS} versions wait for a place in the pool already; try again later")
-        if self._roster.all_pinned():
-            raise Overloaded(
-                f"no place for version {version!r}: pinned versions take all {self._roster.max_count};"
-                " unpin one or raise AIPOD_MODEL_POOL_SIZE"
-            )
         resident = Resident(version, 0, self._make_lane)
         self._roster.arrive(resident)
         if self._settings.strict_versions or self._settings.model_pool_bytes:
@@ -270,6 +270,8 @@ class Pool:
             return
         with self._planning():
             if resident.state is State.WAITING:
+                # What it took the last time tells more than its files do.
+                resident.size_bytes = self._sizes.get(resident.version, resident.size_bytes)
                 self._roster.queue(resident)
                 self._timers.watch_newcomer(resident)
 
@@ -304,6 +306,7 @@ class Pool:
         """A resident has loaded: from here on its calls run."""
         self._roster.loads += 1
         self._failures.forget(resident.version)
+        self._sizes[resident.version] = resident.size_bytes
         self._roster.residents[resident.version] = resident
         resident.cancel_timers()
         resident.displaced.clear()
@@ -353,6 +356,8 @@ class Pool:
 
     def _swap_beside(self, version: str) -> None:
         with self._lock:
+            # One beside the others, in the whole pool.
+            self._changed.wait_for(lambda: not self._roster.beside)
             old = self._roster.residents.get(version)
             if old is None:
                 return
@@ -388,11 +393,3 @@ class Pool:
         new.settled.wait()
         if new.error is not None:
             raise again(new.error)
-
-
-def draining() -> Unavailable:
-    return Unavailable("the server is draining and takes no more calls; try another one, or again later")
-
-
-def stopped() -> Unavailable:
-    return Unavailable("the server stopped before the model was through; the call can have run", may_have_run=True)

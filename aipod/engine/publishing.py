@@ -15,7 +15,8 @@ from typing import Any
 
 from aipod.engine.call import Call
 from aipod.engine.invoke import endpoint, error_of, perform
-from aipod.engine.pool import Pool, stopped
+from aipod.engine.pool import Pool
+from aipod.engine.refusals import stopped
 from aipod.errors import AipodError, StorageError, StorageFull, VersionNotFound
 from aipod.model.base import AIModelBase
 from aipod.model.place import Place, construct

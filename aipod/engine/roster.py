@@ -11,13 +11,29 @@ pool's lock.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from aipod.engine.admission import Occupant, decide
+from aipod.engine.admission import Decision, Occupant, decide
 from aipod.engine.resident import Resident, State
 from aipod.engine.statistics import PoolStatistics
 from aipod.errors import Cancelled
 
-__all__ = ["Roster"]
+__all__ = ["Plan", "Roster"]
+
+
+@dataclass
+class Plan:
+    """What a plan comes to.
+
+    Attributes:
+        admitted: Who begins to load now.
+        retired: Who was taken out to make room.
+        hopeless: Who was taken from the queue, since all that is in the way is pinned.
+    """
+
+    admitted: list[Resident] = field(default_factory=list)
+    retired: list[Resident] = field(default_factory=list)
+    hopeless: list[Resident] = field(default_factory=list)
 
 
 class Roster:
@@ -53,10 +69,6 @@ class Roster:
         limits = {"capacity": self.max_count, "capacity_bytes": self.max_bytes, "waiting": len(self.waiting)}
         counts = {"loads": self.loads, "load_failures": self.load_failures, "evictions": self.evictions}
         return PoolStatistics(size=len(occupants), size_bytes=taken, **limits, **counts)
-
-    def all_pinned(self) -> bool:
-        """Whether no place can come free by itself."""
-        return bool(self.max_count) and len(self.pinned & self.residents.keys()) >= self.max_count
 
     def arrive(self, resident: Resident) -> None:
         """A version appears: its calls may gather, but it does not stand in the queue for a place yet."""
@@ -101,27 +113,35 @@ class Roster:
     def is_pinned(self, resident: Resident) -> bool:
         return resident.version in self.pinned
 
-    def plan(self) -> tuple[list[Resident], list[Resident]]:
-        """Decide what there is to decide: who begins to load now, and who was taken out to make room."""
+    def plan(self) -> Plan:
+        """Decide what there is to decide."""
         for resident in [one for one in self.waiting if one.lane.idle and not one.wanted]:
             # All who asked for it have given up.
             self.remove(resident)
             resident.lane.close()
             resident.settle(Cancelled())
-        admitted: list[Resident] = []
-        retired: list[Resident] = []
+        plan = Plan()
         raced = True
         while raced:
             self._watch()
-            admit, evict = self._decide()
-            admitted += admit
-            victims = [self.residents[version] for version in evict]
+            heavy = self._too_heavy()
+            decision = self._decide() if heavy is None else self._relieve(heavy)
+            admitted = self.waiting[: decision.admit]
+            del self.waiting[: decision.admit]
+            for resident in admitted:
+                resident.state = State.LOADING
+            victims = [self.residents[version] for version in decision.evict]
             gone = [one for one in victims if self.retire(one)]
-            if self.waiting and self._too_heavy() is None:
+            if self.waiting and heavy is None:
                 self.waiting[0].displaced += gone
-            retired += gone
+            plan.admitted += admitted
+            plan.retired += gone
             raced = len(gone) < len(victims)
-        return admitted, retired
+        if decision.stuck and all(map(self.is_pinned, [*self._inside(), *self.beside])):
+            plan.hopeless = list(self.waiting)
+            for resident in plan.hopeless:
+                self.remove(resident)
+        return plan
 
     def streams(self, since: float) -> Iterator[Resident]:
         """Those whom nothing but new calls has kept busy since an instant: no call runs that is older."""
@@ -129,22 +149,18 @@ class Roster:
             if not self.is_pinned(resident) and not resident.lane.started_before(since):
                 yield resident
 
-    def _decide(self) -> tuple[list[Resident], tuple[str, ...]]:
-        heavy = self._too_heavy()
-        if heavy is not None:
-            others = [one for one in self._occupants() if one.version != heavy.version]
-            decision = decide(others, [heavy.size_bytes], 0, self.max_bytes)
-            # Where the others cannot go, it goes itself as soon as it idles.
-            return [], (heavy.version,) if decision.stuck and self.is_evictable(heavy) else decision.evict
-        sizes = [resident.size_bytes for resident in self.waiting]
+    def _decide(self) -> Decision:
         # What a swap loads takes the place of the one it replaces, not one more.
         max_count = self.max_count + len(self.beside) if self.max_count else 0
-        decision = decide(self._occupants(), sizes, max_count, self.max_bytes)
-        admitted = self.waiting[: decision.admit]
-        del self.waiting[: decision.admit]
-        for resident in admitted:
-            resident.state = State.LOADING
-        return admitted, decision.evict
+        sizes = [resident.size_bytes for resident in self.waiting]
+        return decide(self._occupants(), sizes, max_count, self.max_bytes)
+
+    def _relieve(self, heavy: Resident) -> Decision:
+        """Nobody is admitted while all together are too heavy; where the others cannot go, the last one goes itself."""
+        others = [one for one in self._occupants() if one.version != heavy.version]
+        decision = decide(others, [heavy.size_bytes], 0, self.max_bytes)
+        itself = decision.stuck and self.is_evictable(heavy)
+        return Decision(evict=(heavy.version,) if itself else decision.evict, stuck=decision.stuck and not itself)
 
     def _watch(self) -> None:
         # Before the look at who is idle: one that becomes idle after it tells the pool.
@@ -159,8 +175,11 @@ class Roster:
         staying = sum(one.size_bytes for one in self._occupants() if not one.leaving)
         return max(self.ready(), key=lambda one: one.loaded_at, default=None) if staying > self.max_bytes else None
 
+    def _inside(self) -> list[Resident]:
+        return [one for one in self.residents.values() if one.state is not State.WAITING]
+
     def _occupants(self) -> list[Occupant]:
-        inside = [one for one in self.residents.values() if one.state is not State.WAITING]
+        inside = self._inside()
         return [
             *(Occupant(one.version, one.size_bytes, one.lane.last_used, self.is_evictable(one)) for one in inside),
             *(Occupant(one.version, one.size_bytes, one.lane.last_used) for one in self.beside),

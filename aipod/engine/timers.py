@@ -13,11 +13,11 @@ from functools import partial
 
 from aipod.engine.call import Call
 from aipod.engine.clock import Clock
+from aipod.engine.refusals import no_place
 from aipod.engine.resident import Resident, State
 from aipod.engine.roster import Roster
-from aipod.errors import Overloaded
 
-__all__ = ["Action", "Planning", "Timers", "no_place"]
+__all__ = ["Action", "Planning", "Timers"]
 
 Action = Callable[[], object]
 # Holds the pool's lock; gives a list for what is to be done when it is gone.
@@ -120,13 +120,6 @@ class Timers:
                 todo.extend(self._leave(resident))
             else:
                 self._at(resident, max(due, now + self._idle_ttl / 4), self._expire)
-
-
-def no_place(version: str) -> Overloaded:
-    return Overloaded(
-        f"no place in the pool came free for version {version!r} in time: every instance is busy or pinned;"
-        " try again later, or raise AIPOD_MODEL_POOL_SIZE"
-    )
 
 
 def _refusal(call: Call) -> float:

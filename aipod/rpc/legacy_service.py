@@ -13,7 +13,7 @@ import numpy
 from google.protobuf.message import DecodeError
 
 from aipod.engine import Call, Engine
-from aipod.errors import AipodError, InvalidArgument, ModelError, SerializationError
+from aipod.errors import AipodError, InvalidArgument, ModelError, Overloaded, SerializationError
 from aipod.rpc.ai_pb2 import Input, Output
 from aipod.rpc.front import RawCall
 from aipod.rpc.methods import LEGACY_METHODS
@@ -21,6 +21,11 @@ from aipod.rpc.model_service import default_timeouts
 from aipod.rpc.refusal import Refusals
 
 __all__ = ["LegacyService"]
+
+# In memory a list or an object can take fifty times the room of its text, and any value ten times, so they are counted
+# (those that only stand in a string, too) before anything is read. An image of a million numbers passes, as pixels.
+_MAX_CONTAINERS = 512 * 1024
+_MAX_VALUES = 1024 * 1024
 
 
 class LegacyService:
@@ -46,30 +51,30 @@ class LegacyService:
         except DecodeError:
             self._refusals.send(raw, InvalidArgument("the request is no ai.Input message"))
             return
-        call = _LegacyCall(self._names[raw.method], request, raw, self._refusals)
+        limit = self._engine.settings.max_message_bytes
+        call = _LegacyCall(self._names[raw.method], request, raw, self._refusals, limit)
         raw.on_gone(call.cancel)
         self._engine.submit(call)
 
 
 class _LegacyCall(Call):
-    __slots__ = ("_raw", "_refusals", "_request")
+    __slots__ = ("_max_reply_bytes", "_raw", "_refusals", "_request")
 
-    def __init__(self, method: str, request: Input, raw: RawCall, refusals: Refusals) -> None:
+    def __init__(self, method: str, request: Input, raw: RawCall, refusals: Refusals, max_reply_bytes: int) -> None:
         super().__init__(request.version, method, raw.deadline, len(raw.message))
-        self._request = request
+        self._request: Input | None = request
         self._raw = raw
         self._refusals = refusals
+        self._max_reply_bytes = max_reply_bytes
 
     def arguments(self) -> dict[str, Any]:
-        try:
-            kwargs = json.loads(self._request.kwargs_json or b"{}")
-        except (ValueError, RecursionError) as error:
-            raise SerializationError("kwargs_json", f"it is no JSON ({error}); send an object in UTF-8") from None
-        if not isinstance(kwargs, dict):
-            raise SerializationError("kwargs_json", f"a JSON {type(kwargs).__name__} is no object; send an object")
-        binary_data = self._request.binary_data
-        if binary_data:
-            kwargs["binary_data"] = binary_data
+        # Not kept: a large request is free as soon as the model lets go of it.
+        request, self._request = self._request, None
+        if request is None:
+            return {}
+        kwargs = _object(request.kwargs_json or b"{}")
+        if request.binary_data:
+            kwargs["binary_data"] = request.binary_data
         return kwargs
 
     def deliver(self, value: object) -> None:
@@ -81,11 +86,32 @@ class _LegacyCall(Call):
             self.deliver_error(
                 ModelError(f"{self.method}() returned what JSON cannot hold: {error}; use AIClient for more")
             )
+            return
+        reply, limit = Output(data_json=data).SerializeToString(), self._max_reply_bytes
+        if len(reply) > limit:
+            self.deliver_error(Overloaded(f"the result takes {len(reply)} bytes, and {limit} are allowed; return less"))
         else:
-            self._raw.reply(Output(data_json=data).SerializeToString())
+            self._raw.reply(reply)
 
     def deliver_error(self, error: AipodError) -> None:
         self._refusals.send(self._raw, error, self.version)
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    for count, limit, what in (
+        (text.count(b"[") + text.count(b"{"), _MAX_CONTAINERS, "lists and objects"),
+        (text.count(b",") + 1, _MAX_VALUES, "values"),
+    ):
+        if count > limit:
+            problem = f"{count} {what} are too many, at most {limit} may come as JSON"
+            raise SerializationError("kwargs_json", f"{problem}; send numbers in bulk as binary_data, or use AIClient")
+    try:
+        kwargs = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SerializationError("kwargs_json", f"it is no JSON ({error}); send an object in UTF-8") from None
+    if not isinstance(kwargs, dict):
+        raise SerializationError("kwargs_json", f"a JSON {type(kwargs).__name__} is no object; send an object")
+    return kwargs
 
 
 def _plain(value: object) -> object:

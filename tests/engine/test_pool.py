@@ -341,7 +341,9 @@ class TestStaying:
 
     def test_where_all_places_are_pinned_a_newcomer_is_refused_at_once(self, engine_of, watched):
         engine = engine_of(watched, model_pool_size=1, pin="kept")
-        with pytest.raises(Overloaded, match="pinned versions take all 1; unpin one or raise AIPOD_MODEL_POOL_SIZE"):
+        with pytest.raises(
+            Overloaded, match="pinned versions take all of it; unpin one, or raise AIPOD_MODEL_POOL_SIZE"
+        ):
             engine.predict("other")
 
     def test_preloaded_versions_are_there_before_the_first_call(self, engine_of, watched, caplog):
