@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aipod.config import Row, Settings, check_address, variable
+from aipod.config import Flagged, Row, Settings, check_address, variable
 from aipod.errors import ConfigError
 
 YES: tuple[object, ...] = ("true", "1", "YES", "on", True)
@@ -193,6 +193,48 @@ def test_an_unknown_variable_is_warned_about_with_the_nearest_name(caplog: pytes
     assert (record.name, record.levelno) == ("aipod.config", logging.WARNING)
     assert "AIPOD_LISTN_PORT" in record.getMessage()
     assert "nearest is AIPOD_LISTEN_PORT" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("written", "nearest"),
+    [
+        ("PORT", "listen_port"),
+        ("WORKERS", "rpc_max_workers"),
+        ("MAX_QUEU", "max_queue"),
+        ("DRAIN", "drain_seconds"),
+        ("FOO", None),
+        ("NOPE", None),
+        ("X", None),
+    ],
+)
+def test_a_name_that_is_like_no_other_is_not_said_to_be(
+    written: str, nearest: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    lists = "; the README lists those that there are"
+    Settings.load({f"AIPOD_{written}": "1"})
+    [record] = caplog.records
+    assert record.getMessage().endswith(f"; the nearest is AIPOD_{nearest.upper()}" if nearest else lists)
+    for name in (written, written.lower()):
+        with pytest.raises(ConfigError) as failure:
+            Settings.load({}, **{name: "1"})
+        assert str(failure.value).endswith(f"; the nearest is {nearest}" if nearest else lists)
+
+
+def test_a_value_of_a_flag_is_said_to_be_the_flag_s() -> None:
+    environ = {"AIPOD_LISTEN_PORT": "1", "AIPOD_DRAIN_SECONDS": "soon", "AIPOD_MAX_KWARGS_BYTES": "2MiB"}
+    with pytest.raises(ConfigError) as failure:
+        Settings.load(environ, listen_port=Flagged("--port", "no"))
+    assert failure.value.problems == [
+        "--port is 'no'; it must be a whole number from 0 to 65535",
+        "AIPOD_DRAIN_SECONDS is 'soon'; it must be a number of seconds from 0 to 31536000",
+    ]
+    del environ["AIPOD_DRAIN_SECONDS"]
+    with pytest.raises(ConfigError, match=r"^AIPOD_MAX_KWARGS_BYTES is 2097152; it must be at most --limit, and "):
+        Settings.load(environ, max_message_bytes=Flagged("--limit", "1MiB"))
+    settings = Settings.load(environ, listen_port=Flagged("--port", "7"), pin=["a"])
+    assert (settings.listen_port, settings.origin("listen_port")) == (7, "explicit")
+    names = ("listen_port", "pin", "max_kwargs_bytes", "preload")
+    assert [settings.label(name) for name in names] == ["--port", "pin", "AIPOD_MAX_KWARGS_BYTES", "preload"]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,26 @@ from aipod.rpc.client import AIClient
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 
+# As of 1.0: what is served is said at the end, and what comes after that runs when the server has ended.
+SCRIPT = """
+import pickle
+from aipod.rpc.server import serve
+from desk_model import Shout
+
+class Words:
+    text = "LOUD!"
+
+class Loud(Shout):
+    def predict(self):
+        return {"text": pickle.loads(pickle.dumps(Words())).text}
+
+try:
+    serve(Loud, port=70000, model_pool_size=9)
+except Exception:
+    print("an error")
+print("the server has ended")
+"""
+
 ONE_LINE = re.compile(r"aipod: [^\n]+\n")
 
 
@@ -70,6 +90,34 @@ def test_the_modules_beside_a_file_are_found(desk: Path, tmp_path: Path, start: 
         assert client.predict() == "neighbour"
 
 
+@pytest.mark.parametrize("target", ["script.py:Loud", "script:Loud", "nested.script:Loud", "importing:Loud"])
+def test_a_script_is_stopped_at_its_own_serve_and_its_class_is_served_as_the_command_says(
+    target: str, desk: Path, start: Start
+) -> None:
+    (desk / "script.py").write_text(SCRIPT)
+    (desk / "importing.py").write_text("import script\nscript.serve(script.Loud)")
+    (desk / "nested").mkdir()
+    (desk / "nested" / "script.py").write_text(SCRIPT)
+    server = start("serve", target, "--port", "0", "--host", "127.0.0.1", "--pool-size", "3")
+    with client_of(server) as client:
+        assert client.predict() == {"text": "LOUD!"}
+        assert client.admin.statistics().pool.capacity == 3
+    server.send_signal(signal.SIGTERM)
+    assert server.communicate(timeout=10)[0] == ""
+    assert server.returncode == 0
+
+
+@pytest.mark.parametrize("target", ["script:Quiet", "script.py:Shout", "script.py:serve"])
+def test_a_script_serves_nothing_but_what_it_serves_by_itself(
+    target: str, desk: Path, refused: Callable[..., str]
+) -> None:
+    (desk / "script.py").write_text(SCRIPT)
+    (desk / "wrong.py").write_text("from aipod.rpc.server import serve\nserve(3)")
+    assert "wrong serves int by itself, not Model" in refused("serve", "wrong:Model")
+    where, _, name = target.partition(":")
+    assert f"{where} serves Loud by itself, not {name}; write {where}:Loud" in refused("serve", target)
+
+
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
@@ -102,7 +150,10 @@ def test_what_is_no_model_is_one_line_and_exit_code_2(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("serve", "desk_model:Shout", "--port", "99999"), "listen_port is '99999'; it must be a whole number from 0"),
+        (("serve", "desk_model:Shout", "--port", "99999"), "--port is '99999'; it must be a whole number from 0"),
+        (("serve", "desk_model:Shout", "--workers", "0", "--pool-size", "x"), "--pool-size is 'x'; it must be a whole"),
+        (("serve", "desk_model:Shout", "--workers", "0", "--pool-size", "x"), "; --workers is '0'; it must be a whole"),
+        (("serve", "desk_model:Shout", "--set", "listen_port=x"), "listen_port is 'x'; it must be a whole number"),
         (("serve", "desk_model:Shout", "--set", "max_queu=3"), "no setting 'max_queu'; the nearest is max_queue"),
         (("serve", "desk_model:Shout", "--set", "max_queue"), "'max_queue' has no '='; write NAME=VALUE"),
         (("serve", "desk_model:Shout", "--port", "1", "--set", "listen_port=2"), "listen_port is given twice"),

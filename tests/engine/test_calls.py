@@ -432,4 +432,5 @@ class TestEngine:
     def test_repr_says_what_is_resident(self, engine_of, watched):
         engine = engine_of(watched)
         engine.predict("v")
-        assert "<Resident 'v' revision 0 ready, <Lane 'v' open, 0 queued, 0 running>>" in repr(engine._pool)
+        wanted = "<Resident 'v' revision 0 ready, <Lane 'v' open, 0 queued, 0 running>>"
+        eventually(lambda: wanted in repr(engine._pool))

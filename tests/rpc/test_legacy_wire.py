@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -12,6 +16,8 @@ import pytest
 
 from aipod.model import AIModelBase, NotSupportedError
 from aipod.rpc.ai_pb2 import Input, Output
+from aipod.rpc.legacy_service import _LegacyCall
+from aipod.rpc.refusal import Refusals
 
 
 class Old(AIModelBase):
@@ -35,6 +41,8 @@ class Old(AIModelBase):
             return {"scalar": numpy.float32(1.5), "array": numpy.arange(3)}
         if kwargs.get("set"):
             return {1}
+        if kwargs.get("long"):
+            return "x" * kwargs["long"]
         return {"weights": self.weights, "length": len(binary_data or b""), **kwargs}
 
 
@@ -106,6 +114,47 @@ def test_what_is_no_request_is_the_callers_fault(ask, data):
     with pytest.raises(grpc.RpcError) as error:
         ask.raw("predict", data)
     assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (b'{"x":[' + b",".join([b'{"":{}}'] * 300_000) + b"]}", "600002 lists and objects"),
+        (b'{"x":[' + b"0," * (1 << 20) + b"0]}", "1048577 values"),
+    ],
+    ids=["objects", "numbers"],
+)
+def test_json_that_would_fill_the_memory_is_refused_before_it_is_read(ask, monkeypatch, text, what):
+    monkeypatch.setattr(json, "loads", lambda text: pytest.fail("it was read"))
+    with pytest.raises(grpc.RpcError) as error:
+        ask.raw("predict", Input(kwargs_json=text).SerializeToString())
+    assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert what in error.value.details()
+    assert "binary_data" in error.value.details()
+
+
+def test_an_image_as_a_list_is_no_danger_nor_is_a_long_text(ask):
+    image = [[[1] * 3] * 500] * 500
+    assert ask("predict", image=image, text="[{,}]" * 1000)["image"] == image
+
+
+def test_a_result_that_is_too_large_says_so(server_of):
+    with grpc.insecure_channel(server_of(Old, max_message_bytes=1 << 20).address) as channel:
+        request = Input(kwargs_json=b'{"long": 2000000}', version="v")
+        with pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary("/ai.AI/predict")(request.SerializeToString(), timeout=20)
+    assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert re.fullmatch(r"the result takes 20000\d\d bytes, and 1048576 are allowed; return less", error.value.details())
+
+
+def test_a_request_is_not_kept_while_the_model_works_on_it():
+    raw = SimpleNamespace(deadline=None, message=b"")
+    request = Input(kwargs_json=b'{"x": 1}', version="v", binary_data=b"data")
+    before = sys.getrefcount(request)
+    call = _LegacyCall("predict", request, raw, Refusals(False, Path("/")), 1 << 20)
+    assert sys.getrefcount(request) > before
+    assert call.arguments() == {"x": 1, "binary_data": b"data"}
+    assert sys.getrefcount(request) == before
 
 
 def test_a_method_that_1_0_had_not_is_unimplemented(ask):
