@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aipod.cli.json_text import to_json
-from aipod.config import Settings
+from aipod.config import Flagged, Settings
 from aipod.rpc.client import AIClient
 
 __all__ = ["predict"]
@@ -87,14 +88,17 @@ def predict(
 
     Arrays come from files that numpy.save wrote; --binary sends a file as binary_data.
 
+    AIPOD_MAX_MESSAGE_BYTES is the largest answer that it takes.
+
     In the output arrays are lists, bytes are {"base64": "..."}, and times are text in ISO 8601. Numbers that JSON
     lacks are written NaN, Infinity and -Infinity, as Python reads them; complex ones are [real, imaginary].
     """
     given: dict[str, Any] = {"binary_data": binary.read()} if binary is not None else {}
     if twice := sorted((arguments.keys() & arrays.keys()) | (given.keys() & (arguments.keys() | arrays.keys()))):
         raise click.UsageError(f"the argument {twice[0]!r} is given twice; drop one.")
-    where = Settings.load(address=address).address
-    with AIClient(where, version, timeout) as client:
+    logging.basicConfig(format="aipod: %(message)s", stream=sys.stderr)
+    settings = Settings.load(address=Flagged("--address", address) if address is not None else None)
+    with AIClient(settings.address, version, timeout, max_message_bytes=settings.max_message_bytes) as client:
         result = client.predict(**arguments, **arrays, **given)
     # As bytes: JSON is UTF-8 whatever the locale says.
     click.echo(to_json(result).encode())

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from aipod.cli.target import load_class
-from aipod.config import Settings, variable
+from aipod.config import Flagged, Settings, variable
 from aipod.rpc import server
 
 __all__ = ["serve"]
@@ -45,6 +45,9 @@ def _pairs(ctx: click.Context, parameter: click.Parameter, given: tuple[str, ...
         if not equals:
             raise click.BadParameter(f"{text!r} has no '='; write NAME=VALUE, for example max_queue=64.")
         pairs[name.strip()] = value
+    if pairs.keys() - {row.name for row in Settings().describe()}:
+        # Said here: further on they are keywords among others.
+        Settings.load({}, None, **pairs)
     return pairs
 
 
@@ -69,8 +72,9 @@ def serve(target: str, others: dict[str, Any], **flags: str | None) -> None:
 
     A flag is stronger than the environment variable that is named with it; after that stands the default.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
-    if twice := sorted(given.keys() & others.keys()):
+    settings: dict[str, Any] = {
+        name: Flagged(flag, flags[name]) for flag, name in _FLAGS.items() if flags[name] is not None
+    }
+    if twice := sorted(settings.keys() & others.keys()):
         raise click.UsageError(f"{twice[0]} is given twice, by its flag and by --set; drop one.")
-    others.update(given)
-    server.serve(load_class(target), **others)
+    server.serve(load_class(target), **others, **settings)

@@ -11,12 +11,15 @@ from types import ModuleType
 
 from aipod.errors import ConfigError
 from aipod.model.base import AIModelBase
+from aipod.rpc.server import ServeReached, stop_at_serve
 
 __all__ = ["load_class"]
 
 
 def load_class(target: str) -> type[AIModelBase]:
     """Import what ``target`` names, with the current directory, or the file's own, on ``sys.path``.
+
+    A script that calls ``serve()`` while it is imported is stopped there: what it was to serve is its class.
 
     Raises:
         ConfigError: There is no such thing, it is no model, or it does not import (``__cause__`` says why).
@@ -25,9 +28,12 @@ def load_class(target: str) -> type[AIModelBase]:
     if not (colon and where and name):
         raise ConfigError([f"{target!r} names no class; write module:Class or path/to/file.py:Class"])
     try:
-        module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
+        with stop_at_serve():
+            module = _import_file(Path(where)) if where.endswith(".py") else _import_module(where)
     except ConfigError:
         raise
+    except ServeReached as reached:
+        return _class_served(reached, name, where)
     # A module can end the process, or be the script that does.
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
@@ -73,6 +79,17 @@ def _look_in(directory: Path) -> None:
     # First, as for a script; a directory that is there already keeps its place.
     if str(directory) not in map(os.path.abspath, sys.path):
         sys.path.insert(0, str(directory))
+
+
+def _class_served(reached: ServeReached, name: str, where: str) -> type[AIModelBase]:
+    # Whether it is a class at all is for the server to say.
+    served = getattr(reached.model_class, "__name__", type(reached.model_class).__name__)
+    if served != name:
+        remedy = f"write {where}:{served}, or put its serve() under if __name__ == '__main__'"
+        raise ConfigError([f"{where} serves {served} by itself, not {name}; {remedy}"])
+    if reached.module is not None:
+        sys.modules.setdefault(reached.module.__name__, reached.module)
+    return reached.model_class
 
 
 def _class_of(module: ModuleType, name: str, where: str) -> type[AIModelBase]:

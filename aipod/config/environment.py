@@ -8,9 +8,12 @@ import os
 import re
 from collections.abc import Collection, Mapping
 
-__all__ = ["find", "nearest"]
+__all__ = ["find", "suggestion"]
 
 PREFIX = "AIPOD_"
+
+# As difflib counts it: "port" is like "listen_port", and "nope" is not like "load_pause".
+_LIKENESS = 0.5
 
 _log = logging.getLogger("aipod.config")
 # What Kubernetes gives every container for each Service: for one called "aipod" these names and AIPOD_PORT=tcp://…, for
@@ -37,7 +40,7 @@ def find(environ: Mapping[str, str] | None, known: Collection[str]) -> dict[str,
         elif name in known:
             found[name] = value
         else:
-            _log.warning("no setting reads the environment variable %r; the nearest is %s", name, nearest(name, known))
+            _log.warning("no setting reads the environment variable %r; %s", name, suggestion(name, known))
     if injected:
         _log.warning(
             "passed over what Kubernetes set for a Service: %s; rename the Service, or turn enableServiceLinks off",
@@ -46,6 +49,9 @@ def find(environ: Mapping[str, str] | None, known: Collection[str]) -> dict[str,
     return found
 
 
-def nearest(name: str, known: Collection[str]) -> str:
-    """Find the name that somebody who wrote ``name`` can have meant."""
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+def suggestion(name: str, known: Collection[str]) -> str:
+    """Say what somebody who wrote ``name`` can have meant, or where to look if it is like none of them."""
+    # Without what all variables begin with: that would make any of them like any other.
+    names = {one.removeprefix(PREFIX).casefold(): one for one in known}
+    close = difflib.get_close_matches(name.removeprefix(PREFIX).casefold(), names, n=1, cutoff=_LIKENESS)
+    return f"the nearest is {names[close[0]]}" if close else "the README lists those that there are"

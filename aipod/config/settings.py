@@ -11,7 +11,7 @@ from aipod.config import environment
 from aipod.config.kinds import GIB, KIB, MIB, Kind, address, choice, flag, host, names, path, seconds, size, whole
 from aipod.errors import ConfigError
 
-__all__ = ["Origin", "Row", "Settings", "check_address", "variable"]
+__all__ = ["Flagged", "Origin", "Row", "Settings", "check_address", "variable"]
 
 Origin = Literal["default", "class", "environment", "explicit"]
 T = TypeVar("T")
@@ -34,6 +34,13 @@ class Row(NamedTuple):
     meaning: str
     default: str
     allowed: str
+
+
+class Flagged(NamedTuple):
+    """An explicit value that came by a flag of a command line; what is wrong with it is said of the flag."""
+
+    flag: str
+    value: object
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +97,7 @@ class Settings:
     address: str = setting("localhost:50051", address(), "where the command line finds its server")
 
     _origins: Mapping[str, Origin] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    _flags: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def load(
@@ -100,11 +108,13 @@ class Settings:
         Args:
             environ: The environment; None means this process's. A variable that no setting reads is warned about.
             model_class: The user's class, whose attributes count where a setting says so.
-            explicit: Values by the settings' names, as values or as texts; None means not given.
+            explicit: Values by the settings' names, as values or as texts, or :class:`Flagged`; None means not given.
 
         Raises:
             ConfigError: Some values are not allowed, or no setting has such a name; it has one sentence for each.
         """
+        flags = {name: given.flag for name, given in explicit.items() if isinstance(given, Flagged)}
+        explicit = {name: given.value if isinstance(given, Flagged) else given for name, given in explicit.items()}
         texts = environment.find(environ, [variable(field.name) for field in _fields()])
         given: dict[str, object] = {}
         origins: dict[str, Origin] = {}
@@ -120,7 +130,7 @@ class Settings:
                 given[name], origins[name] = attribute, "class"
         problems = _strangers(explicit)
         try:
-            settings = cls(**cast("dict[str, Any]", given), _origins=origins)
+            settings = cls(**cast("dict[str, Any]", given), _origins=origins, _flags=flags)
         except ConfigError as error:
             problems += error.problems
         if problems:
@@ -134,11 +144,11 @@ class Settings:
             try:
                 object.__setattr__(self, field.name, kind.read(value))
             except (ValueError, TypeError, OverflowError):
-                problems.append(f"{self._label(field.name)} is {_shown(value)}; it must be {kind.allowed}")
+                problems.append(f"{self.label(field.name)} is {_shown(value)}; it must be {kind.allowed}")
         if not problems and self.max_kwargs_bytes > self.max_message_bytes:
             problems.append(
-                f"{self._label('max_kwargs_bytes')} is {self.max_kwargs_bytes}; it must be at most"
-                f" {self._label('max_message_bytes')}, and that is {self.max_message_bytes}"
+                f"{self.label('max_kwargs_bytes')} is {self.max_kwargs_bytes}; it must be at most"
+                f" {self.label('max_message_bytes')}, and that is {self.max_message_bytes}"
             )
         if problems:
             raise ConfigError(problems)
@@ -166,8 +176,10 @@ class Settings:
             )
         return rows
 
-    def _label(self, name: str) -> str:
-        # The name by which the reader of the sentence knows the setting.
+    def label(self, name: str) -> str:
+        """Name the setting ``name`` as whoever gave its value knows it: a flag, a variable, an attribute."""
+        if name in self._flags:
+            return self._flags[name]
         if self._origins.get(name) == "environment":
             return variable(name)
         if self._origins.get(name) == "class":
@@ -196,7 +208,7 @@ def _fields() -> list[dataclasses.Field[Any]]:
 def _strangers(explicit: Mapping[str, object]) -> list[str]:
     known = [field.name for field in _fields()]
     return [
-        f"there is no setting {_shown(name)}; the nearest is {environment.nearest(name, known)}"
+        f"there is no setting {_shown(name)}; {environment.suggestion(name, known)}"
         for name in explicit
         if name not in known
     ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 from aipod.codec import Limits, decode_reply
@@ -23,6 +22,8 @@ __all__ = [
     "channel_options",
     "decode",
     "raising",
+    "take_bytes",
+    "take_ping",
     "take_retry",
     "take_timeout",
     "take_version",
@@ -34,6 +35,9 @@ MAX_MESSAGE_BYTES = 100 * 1024 * 1024
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 0.5
 _LONGEST_TIMEOUT = 365 * 86_400.0
+# A server allows no more pings, and gRPC counts their milliseconds and all bytes in 31 bits.
+_LEAST_PING, _LONGEST_PING = 0.2, 86_400.0
+_LEAST_BYTES, _MOST_BYTES = 1024, 2**31 - 1
 _REPEATABLE = frozenset({"predict", "log"})
 # A reply comes from a server that was chosen, so more is taken from it than a server takes from anybody.
 _REPLY_LIMITS = Limits(max_value_bytes=64 * 1024 * 1024)
@@ -55,25 +59,29 @@ class Attempts:
         retry: How many more there may be after the first.
     """
 
+    __slots__ = ("_allowed", "_began", "_number", "_timeout")
+
     def __init__(self, method: str, timeout: float | None, retry: int) -> None:
-        self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._pauses = _pauses(retry if method in _REPEATABLE else 0)
+        self._timeout = timeout
+        self._began = time.monotonic()
+        self._allowed = retry if method in _REPEATABLE else 0
+        self._number = 0
 
     def timeout(self) -> float | None:
-        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        """What is left of the time."""
+        return None if self._timeout is None else max(0.0, self._began + self._timeout - time.monotonic())
 
     def pause(self, error: AipodError) -> float | None:
         """Seconds to wait before another try; None if there is none after this error."""
         # What the model itself raised would be raised again, after one more run.
         if not isinstance(error, Unavailable) or error.by_model:
             return None
-        pause = next(self._pauses, None)
+        if self._number == self._allowed:
+            return None
+        pause = min(_FIRST_PAUSE * 2**self._number, _LONGEST_PAUSE)
+        self._number += 1
         left = self.timeout()
-        return None if pause is None or (left is not None and left <= pause) else pause
-
-
-def _pauses(count: int) -> Iterator[float]:
-    return (min(_FIRST_PAUSE * 2**number, _LONGEST_PAUSE) for number in range(count))
+        return pause if left is None or left > pause else None
 
 
 def channel_options(
@@ -120,6 +128,32 @@ def take_retry(retry: object) -> int:
     if isinstance(retry, int) and retry >= 0:
         return retry
     raise InvalidArgument(f"retry is {retry!r}; give the number of further tries, 0 for none")
+
+
+def take_ping(seconds: object) -> float:
+    """Seconds between two pings while a call runs.
+
+    Raises:
+        InvalidArgument: It is no such number.
+    """
+    if _is_number(seconds, (int, float)) and _LEAST_PING <= seconds <= _LONGEST_PING:
+        return float(seconds)
+    raise InvalidArgument(
+        f"ping_seconds is {_shown(seconds)}; give seconds from {_LEAST_PING} to {_LONGEST_PING:.0f}"
+    )
+
+
+def take_bytes(size: object) -> int:
+    """The largest reply.
+
+    Raises:
+        InvalidArgument: It is no size.
+    """
+    if _is_number(size, int) and _LEAST_BYTES <= size <= _MOST_BYTES:
+        return size
+    raise InvalidArgument(
+        f"max_message_bytes is {_shown(size)}; give a whole number from {_LEAST_BYTES} to {_MOST_BYTES}"
+    )
 
 
 def take_version(version: object) -> str:

@@ -161,10 +161,11 @@ class AIClient(_Options):
 
     def _call(self, method: str, kwargs: dict[str, Any]) -> Any:
         message = encode_call(self.version, kwargs)
-        attempts = Attempts(method, self._timeouts[method], self._retry)
+        timeout = self._timeouts[method]
+        attempts = Attempts(method, timeout, self._retry)
         while True:
             try:
-                reply = self._connection.stub(MODEL_METHODS[method])(message, timeout=attempts.timeout())
+                reply = self._connection.stub(MODEL_METHODS[method])(message, timeout=timeout)
             except FAILURES as failure:
                 error = self._connection.error_of(failure)
             else:
@@ -173,6 +174,7 @@ class AIClient(_Options):
             if pause is None:
                 raise raising(error)
             time.sleep(pause)
+            timeout = attempts.timeout()
 
 
 class AsyncAIClient(_Options):
@@ -233,10 +235,11 @@ class AsyncAIClient(_Options):
 
     async def _call(self, method: str, kwargs: dict[str, Any]) -> Any:
         message = encode_call(self.version, kwargs)
-        attempts = Attempts(method, self._timeouts[method], self._retry)
+        timeout = self._timeouts[method]
+        attempts = Attempts(method, timeout, self._retry)
         while True:
             try:
-                reply = await self._connection.stub(MODEL_METHODS[method])(message, timeout=attempts.timeout())
+                reply = await self._connection.stub(MODEL_METHODS[method])(message, timeout=timeout)
             except ASYNC_FAILURES as failure:
                 error = self._connection.error_of(failure)
             else:
@@ -245,3 +248,4 @@ class AsyncAIClient(_Options):
             if pause is None:
                 raise raising(error)
             await asyncio.sleep(pause)
+            timeout = attempts.timeout()
