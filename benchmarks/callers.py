@@ -142,7 +142,7 @@ async def closed_loop_async(order: Order) -> list[Span]:
 
 
 def open_loop(order: Order) -> list[Span]:
-    """Calls fall due by the clock; a latency counts from then, so that a call which nobody was free to make has waited, too."""
+    """Calls fall due by the clock. A latency counts from then: a call that nobody was free to make has waited, too."""
     call, load = threaded(order)
     start = time.perf_counter()
     ticks = itertools.count()

@@ -1,4 +1,4 @@
-"""Processes to measure, and pairs of measurements: ours, theirs, ours, theirs, so that a machine's moods hit both alike."""
+"""Processes to measure, and measurements that take turns, ours and theirs, so that a machine's moods hit both alike."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Comparison:
         what: The question.
         unit: Of the numbers.
         ours: AIPOD's, one per round.
-        theirs: What it is compared with, in the same rounds; a bound that is no measurement may be there once per round, too.
+        theirs: What it is compared with, in the same rounds; or a bound, once per round.
         against: What it is compared with.
         goal: The ratio to reach; None where there is none.
         at_most: Whether less is better.

@@ -26,7 +26,7 @@ class Arrays(AIModelBase):
 
 
 class Loading(Tiny):
-    """A version whose name says how its load spends its time: ``sleep``, ``python`` or ``numpy``, a dash and the seconds."""
+    """A version's name says how its load spends how many seconds: ``sleep-10``, ``python-10`` or ``numpy-10``."""
 
     def initialize(self, **kwargs: Any) -> Any:
         np.save(self.model_dir() / "weights.npy", np.random.default_rng(1).standard_normal(_WEIGHTS, dtype=np.float32))

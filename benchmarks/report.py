@@ -79,6 +79,7 @@ def _ran(plan: Plan) -> str:
     libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
     return (
         f"{datetime.now(timezone.utc):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}, {platform.system()}), "
-        f"Python {platform.python_version()}, aipod {version('aipod')}, {libraries}; medians of {plan.rounds} rounds of "
-        f"{plan.seconds:g} s. Load of the machine at the end, its own included: {os.getloadavg()[1]:.1f}."
+        f"Python {platform.python_version()}, aipod {version('aipod')}, {libraries}; "
+        f"medians of {plan.rounds} rounds of {plan.seconds:g} s. "
+        f"Load of the machine at the end, this run's own included: {os.getloadavg()[1]:.1f}."
     )

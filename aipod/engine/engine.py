@@ -220,7 +220,7 @@ class Engine:
         try:
             return [check_version(name) for name in getattr(self.settings, setting)]
         except AipodError as error:
-            raise ConfigError([f"AIPOD_{setting.upper()}: {error}"]) from None
+            raise ConfigError([f"{self.settings.label(setting)}: {error}"]) from None
 
     def _workers_busy(self) -> int:
         return sum(one.lane.statistics().running for one in self._pool.residents())

@@ -38,6 +38,7 @@ _LONGEST_TIMEOUT = 365 * 86_400.0
 # A server allows no more pings, and gRPC counts their milliseconds and all bytes in 31 bits.
 _LEAST_PING, _LONGEST_PING = 0.2, 86_400.0
 _LEAST_BYTES, _MOST_BYTES = 1024, 2**31 - 1
+_SHOWN = 64
 _REPEATABLE = frozenset({"predict", "log"})
 # A reply comes from a server that was chosen, so more is taken from it than a server takes from anybody.
 _REPLY_LIMITS = Limits(max_value_bytes=64 * 1024 * 1024)
@@ -78,7 +79,7 @@ class Attempts:
             return None
         if self._number == self._allowed:
             return None
-        pause = min(_FIRST_PAUSE * 2**self._number, _LONGEST_PAUSE)
+        pause = min(_FIRST_PAUSE * 2 ** min(self._number, 16), _LONGEST_PAUSE)
         self._number += 1
         left = self.timeout()
         return pause if left is None or left > pause else None
@@ -136,24 +137,22 @@ def take_ping(seconds: object) -> float:
     Raises:
         InvalidArgument: It is no such number.
     """
-    if _is_number(seconds, (int, float)) and _LEAST_PING <= seconds <= _LONGEST_PING:
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and _LEAST_PING <= seconds <= _LONGEST_PING:
         return float(seconds)
-    raise InvalidArgument(
-        f"ping_seconds is {_shown(seconds)}; give seconds from {_LEAST_PING} to {_LONGEST_PING:.0f}"
-    )
+    allowed = f"from {_LEAST_PING} to {_LONGEST_PING:.0f}"
+    raise InvalidArgument(f"ping_seconds is {_shown(seconds)}; give seconds {allowed}")
 
 
 def take_bytes(size: object) -> int:
     """The largest reply.
 
     Raises:
-        InvalidArgument: It is no size.
+        InvalidArgument: It is no such size.
     """
-    if _is_number(size, int) and _LEAST_BYTES <= size <= _MOST_BYTES:
+    if isinstance(size, int) and not isinstance(size, bool) and _LEAST_BYTES <= size <= _MOST_BYTES:
         return size
-    raise InvalidArgument(
-        f"max_message_bytes is {_shown(size)}; give a whole number from {_LEAST_BYTES} to {_MOST_BYTES}"
-    )
+    allowed = f"from {_LEAST_BYTES} to {_MOST_BYTES}"
+    raise InvalidArgument(f"max_message_bytes is {_shown(size)}; give a whole number of bytes {allowed}")
 
 
 def take_version(version: object) -> str:
@@ -167,6 +166,11 @@ def take_version(version: object) -> str:
     if isinstance(version, str):
         return version or "default"
     raise BadVersionName(repr(version), "a name is text")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
 def raising(error: AipodError) -> AipodError:

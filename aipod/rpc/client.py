@@ -28,6 +28,8 @@ from aipod.rpc.calls import (
     channel_options,
     decode,
     raising,
+    take_bytes,
+    take_ping,
     take_retry,
     take_timeout,
     take_version,
@@ -97,7 +99,10 @@ class AIClient(_Options):
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._set_up(version, timeout)
-        target, options = check_address(address), channel_options(ping_seconds, max_message_bytes)
+        target, options = (
+            check_address(address),
+            channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes)),
+        )
         self._connection = Connection(target, options)
 
     def __repr__(self) -> str:
@@ -190,7 +195,10 @@ class AsyncAIClient(_Options):
         max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         self._set_up(version, timeout)
-        target, options = check_address(address), channel_options(ping_seconds, max_message_bytes)
+        target, options = (
+            check_address(address),
+            channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes)),
+        )
         self._connection = AsyncConnection(target, options)
 
     def __repr__(self) -> str:

@@ -182,6 +182,7 @@ def serve(model_class: type[AIModelBase], port: int | None = None, **settings: A
         # A load that hangs at the start must not keep the process; what it leaves on disk the next start removes.
         signals.run(server.start, lambda number: os._exit(0))
     except AipodError as error:
+        signals.close()
         print(f"aipod: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
     # Whoever reads our output may be gone; that is no reason not to serve.

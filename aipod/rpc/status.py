@@ -88,7 +88,8 @@ def _of_grpc(code: grpc.StatusCode, details: str, address: str) -> AipodError:
         # Nobody on this side did it: who cancels a call here never sees its status.
         return _unavailable(details, address)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-        return Overloaded(f"{details}; send less at once, or raise AIPOD_MAX_MESSAGE_BYTES on both sides")
+        advice = "raise AIPOD_MAX_MESSAGE_BYTES of the server and max_message_bytes of the client"
+        return Overloaded(f"{details}; send or ask for less at once, or {advice}")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return NotSupportedError(f"the server at {address} does not know this method ({details}); is it an AIPOD?")
     return InternalError(f"the server at {address} answered {code.name}: {details}")

@@ -1,7 +1,7 @@
 """The construction of aipod 1.0, in the least code that has its costs. ``python -m benchmarks.peers.original MODEL``
 
-A synchronous server with 12 threads; arguments and results as JSON in a bytes field of protobuf; gzip on every response; one lock
-around the pool, held while a model loads.
+A synchronous server with 12 threads; arguments and results as JSON in a bytes field of protobuf; gzip on every
+response; one lock around the pool, held while a model loads.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Large arrays, there and back: how much of the bare transport's bandwidth is left, and how much memory does the server take?"""
+"""Large arrays, there and back: what is left of the bare transport's bandwidth, and what memory does it take?"""
 
 from __future__ import annotations
 

@@ -92,6 +92,21 @@ def test_the_address_comes_from_the_environment(address: str, aipod: Run) -> Non
     assert aipod("predict", AIPOD_ADDRESS=address).returncode == 0
 
 
+def test_the_largest_answer_comes_from_the_environment(address: str, aipod: Run, desk: Path) -> None:
+    np.save(desk / "large.npy", np.ones(200_000))
+    done = aipod("predict", "-a", address, "--array", "x=large.npy", AIPOD_MAX_MESSAGE_BYTES="1MiB")
+    assert done.returncode == 1
+    assert ONE_LINE.fullmatch(done.stderr), done.stderr
+    assert "larger than max" in done.stderr
+
+
+def test_a_variable_that_nothing_reads_is_one_line_more(address: str, aipod: Run) -> None:
+    done = aipod("predict", "-a", address, AIPOD_FOO="1")
+    assert done.returncode == 0
+    assert ONE_LINE.fullmatch(done.stderr), done.stderr
+    assert "no setting reads the environment variable 'AIPOD_FOO'" in done.stderr
+
+
 def test_the_output_is_utf_8_whatever_the_locale_says(address: str, aipod: Run) -> None:
     done = aipod("predict", "-a", address, "--json", "-", stdin='{"x": "模型"}', PYTHONIOENCODING="latin-1")
     assert json.loads(done.stdout)["x"] == "模型"
@@ -146,7 +161,7 @@ def test_no_server_is_one_line_and_exit_code_1(aipod: Run) -> None:
         (("--binary", "text", "--json", '{"binary_data": 1}'), "the argument 'binary_data' is given twice; drop one"),
         (("--binary", "no"), "No such file or directory"),
         (("--timeout", "0"), "--timeout"),
-        (("-a", "nowhere"), "address is 'nowhere'; it must be host:port"),
+        (("-a", "nowhere"), "--address is 'nowhere'; it must be host:port"),
     ],
 )
 def test_arguments_that_make_no_sense_are_one_line_and_exit_code_2(

@@ -155,6 +155,8 @@ def test_what_is_no_model_is_one_line_and_exit_code_2(
         (("serve", "desk_model:Shout", "--workers", "0", "--pool-size", "x"), "; --workers is '0'; it must be a whole"),
         (("serve", "desk_model:Shout", "--set", "listen_port=x"), "listen_port is 'x'; it must be a whole number"),
         (("serve", "desk_model:Shout", "--set", "max_queu=3"), "no setting 'max_queu'; the nearest is max_queue"),
+        (("serve", "desk_model:Shout", "--set", "settings=1"), "there is no setting 'settings'; "),
+        (("serve", "desk_model:Shout", "--set", "self=1", "--set", "port=1"), "there is no setting 'self'; "),
         (("serve", "desk_model:Shout", "--set", "max_queue"), "'max_queue' has no '='; write NAME=VALUE"),
         (("serve", "desk_model:Shout", "--port", "1", "--set", "listen_port=2"), "listen_port is given twice"),
         (("serve",), "Missing argument 'MODULE:CLASS'. See aipod serve --help."),

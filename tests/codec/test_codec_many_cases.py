@@ -17,7 +17,5 @@ _TIMEOUT = 2 * 3600
 @pytest.mark.chaos
 def test_every_property_of_the_codec_holds_for_many_cases() -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--codec-cases={_CASES}"]
-    run = subprocess.run(
-        [*command, str(_PROPERTIES)], capture_output=True, text=True, timeout=_TIMEOUT, check=False
-    )
+    run = subprocess.run([*command, str(_PROPERTIES)], capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     assert run.returncode == 0, run.stdout[-20_000:] + run.stderr

@@ -411,7 +411,7 @@ class TestEngine:
 
     @pytest.mark.parametrize("setting", ["preload", "pin"])
     def test_a_setting_with_a_bad_name_is_refused(self, watched, tmp_path, setting):
-        with pytest.raises(ConfigError, match=f"AIPOD_{setting.upper()}: '../x' is no version name"):
+        with pytest.raises(ConfigError, match=f"{setting}: '../x' is no version name"):
             Engine(watched, data_path=tmp_path, **{setting: "../x"}).open()
 
     def test_an_alias_is_resolved_when_the_call_arrives(self, engine_of, watched):

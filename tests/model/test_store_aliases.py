@@ -88,7 +88,7 @@ def test_callers_do_not_notice_that_the_file_is_broken(store: Store) -> None:
 
 def test_a_data_path_whose_aliases_cannot_be_read_is_not_opened(store: Store) -> None:
     (store.root / "aliases.json").write_text('{"prod": "v1",}')
-    with pytest.raises(StorageError, match=r"aliases\.json .*line 1 column 15.*mend it"):
+    with pytest.raises(StorageError, match=r"aliases\.json .*line 1 column 1[45].*mend it"):
         Store(store.root).open()
     (store.root / "aliases.json").write_text('{"prod": "v1"}')
     reader = Store(store.root)

@@ -144,7 +144,9 @@ def test_a_result_that_is_too_large_says_so(server_of):
         with pytest.raises(grpc.RpcError) as error:
             channel.unary_unary("/ai.AI/predict")(request.SerializeToString(), timeout=20)
     assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert re.fullmatch(r"the result takes 20000\d\d bytes, and 1048576 are allowed; return less", error.value.details())
+    assert re.fullmatch(
+        r"the result takes 20000\d\d bytes, and 1048576 are allowed; return less", error.value.details()
+    )
 
 
 def test_a_request_is_not_kept_while_the_model_works_on_it():

@@ -1,0 +1,37 @@
+"""What a client takes for its arguments, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from aipod.errors import InvalidArgument
+from aipod.rpc.calls import take_bytes, take_ping
+
+
+@pytest.mark.parametrize(
+    ("take", "good", "bad", "sentence"),
+    [
+        (
+            take_ping,
+            [0.2, 5, 86_400],
+            ["a", "5", None, True, 0, 0.19, -1, 86_401, float("nan"), float("inf"), 10**400, "a" * 1000],
+            r"^ping_seconds is .*; give seconds from 0\.2 to 86400$",
+        ),
+        (
+            take_bytes,
+            [1024, 2**31 - 1],
+            ["x", "1024", None, False, 0, -1, 1023, 2**31, 2048.0, "x" * 1000],
+            r"^max_message_bytes is .*; give a whole number of bytes from 1024 to 2147483647$",
+        ),
+    ],
+)
+def test_a_value_that_grpc_would_choke_on_is_refused_with_its_name(
+    take: Callable[[object], object], good: list[object], bad: list[object], sentence: str
+) -> None:
+    assert [take(value) for value in good] == good
+    for value in bad:
+        with pytest.raises(InvalidArgument, match=sentence) as refusal:
+            take(value)
+        assert len(str(refusal.value)) < 200
