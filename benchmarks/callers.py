@@ -20,6 +20,7 @@ import grpc.aio
 import numpy as np
 
 from aipod.codec import encode_call
+from aipod.memory import reuse_freed_memory
 from aipod.rpc.ai_pb2 import Input, Output
 from aipod.rpc.client import AIClient, AsyncAIClient
 from benchmarks.peers import bare, original
@@ -47,6 +48,7 @@ class Order:
         total: Whether the model is to sum the array, too.
         rate: Calls per second that fall due whatever became of those before; 0 for as many as the callers manage.
         loading: A version to load meanwhile, from the beginning of the measured time.
+        keep_memory: Whether the caller's process keeps freed memory, as a server does.
     """
 
     peer: str
@@ -59,6 +61,7 @@ class Order:
     total: bool = False
     rate: float = 0.0
     loading: str = ""
+    keep_memory: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,8 @@ def open_loop(order: Order) -> list[Span]:
 
 
 def measure(order: Order) -> Measured:
+    if order.keep_memory:
+        reuse_freed_memory()
     begin = time.perf_counter() + order.warmup
     if order.rate:
         spans = open_loop(order)

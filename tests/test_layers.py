@@ -22,7 +22,7 @@ HOUSE = ROOT / "aipod"
 LONGEST_FILE = 400
 
 # Floor 0, the lowest first: each may import those before it.
-GROUND = ("errors", "config", "codec", "shm", "process", "metrics")
+GROUND = ("errors", "memory", "config", "codec", "shm", "process", "metrics")
 # The other floors, and what each may import. The row with the longest name that fits a module is the module's.
 FLOORS: dict[str, tuple[str, ...]] = {
     "model": GROUND,

@@ -18,7 +18,7 @@ from typing import Any
 
 from aipod.config import Settings
 from aipod.engine import Engine
-from aipod.engine.memory import reuse_freed_memory
+from aipod.memory import reuse_freed_memory
 from aipod.errors import AipodError, ConfigError, InternalError, Unavailable
 from aipod.model.base import AIModelBase
 from aipod.rpc.admin_service import AdminService

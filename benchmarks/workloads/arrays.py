@@ -22,24 +22,31 @@ def run(plan: Plan) -> Iterator[Comparison]:
 def _compare(plan: Plan, ours: Server, bare: Server, size: int, callers: int) -> Iterator[Comparison]:
     idle = {server: _idle_bytes(peer, server) for peer, server in (("aipod", ours), ("bare", bare))}
 
-    def run(peer: str, server: Server, total: bool = False) -> tuple[float, float]:
+    def run(peer: str, server: Server, **order: bool) -> tuple[float, float]:
         """MB/s one way, and the MB that the server took at most."""
         server.forget_peak()
-        order = Order(peer, server.address, "threads", callers, plan.seconds, array_bytes=size, total=total)
-        rate = call(order).rate
+        asked = Order(peer, server.address, "threads", callers, plan.seconds, array_bytes=size, **order)
+        rate = call(asked).rate
         return rate * size / 1e6, (server.peak_bytes() - idle[server]) / _MB
 
-    sides = (lambda: run("aipod", ours), lambda: run("aipod", ours, total=True), lambda: run("bare", bare))
-    (echo, memory), (summed, _), (floor, bare_memory) = (
+    sides = [
+        lambda: run("aipod", ours, keep_memory=True),
+        lambda: run("aipod", ours, keep_memory=True, total=True),
+        lambda: run("bare", bare, keep_memory=True),
+        lambda: run("aipod", ours),
+        lambda: run("bare", bare),
+    ]
+    (echo, memory), (summed, _), (floor, bare_memory), (plain, _), (plain_floor, _) = (
         map(list, zip(*side, strict=True)) for side in alternate(plan.rounds, *sides)
     )
     what = f"{size // _MB} MB float32, {callers} × threads"
     yield Comparison(f"{what}: echo", "MB/s", echo, floor, "bare", _GOAL)
     yield Comparison(f"{what}: echo and sum", "MB/s", summed, floor, "bare", note="the bare echo sums nothing")
+    yield Comparison(f"{what}: echo, callers with malloc as it is", "MB/s", plain, plain_floor, "bare")
     requests = [callers * size / _MB] * plan.rounds
     both = [2 * one for one in requests]
-    yield Comparison(f"{what}: memory", "MB", memory, requests, "requests in flight", _MEMORY_GOAL, at_most=True)
-    yield Comparison(f"{what}: memory", "MB", memory, both, "requests and replies in flight", at_most=True)
+    yield Comparison(f"{what}: memory", "MB", memory, both, "bytes in flight, both ways", _MEMORY_GOAL, at_most=True)
+    yield Comparison(f"{what}: memory", "MB", memory, requests, "the requests alone", at_most=True)
     yield Comparison(f"{what}: memory", "MB", memory, bare_memory, "bare", at_most=True)
 
 
