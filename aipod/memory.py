@@ -28,8 +28,10 @@ def reuse_freed_memory() -> None:
     """Have this process keep what large messages free, and use it for the next ones.
 
     glibc gives every block of more than some 100 KiB back at once, and most of the cost of a large array is the page
-    faults on the next one. With one arena instead of one a thread, what a thread freed is there for all. For a process
-    that only serves, and before its threads start; elsewhere than on glibc it does nothing.
+    faults on the next one. With one arena instead of one a thread, what a thread freed is there for all.
+
+    ``serve`` does it; a program that calls with large arrays all day does well to do it too, before its threads start.
+    It is for the whole process, which is why no client does it unasked. Elsewhere than on glibc it does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

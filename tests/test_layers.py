@@ -194,7 +194,7 @@ def test_a_complaint_names_the_line_and_what_would_be_right() -> None:
     [found] = imports("engine.pool", ast.parse("\n\nimport aipod.rpc.status"), "aipod/engine/pool.py")
     assert complaint(found) == (
         "aipod/engine/pool.py:3: aipod.engine.pool imports aipod.rpc.status;"
-        " of ours it may import model, errors, config, codec, shm, process, metrics, engine"
+        " of ours it may import model, errors, memory, config, codec, shm, process, metrics, engine"
     )
 
 

@@ -19,8 +19,8 @@ from aipod.config import Settings
 from aipod.engine.clock import Timer
 from aipod.engine.invoke import endpoint, error_of, traceback_text
 from aipod.engine.lane import Lane
-from aipod.memory import resident_bytes
 from aipod.errors import AipodError, InternalError, LoadError, VersionNotFound, again
+from aipod.memory import resident_bytes
 from aipod.model.base import AIModelBase
 from aipod.model.place import Place, construct
 from aipod.model.store import Lease, Scratch, Store

@@ -18,8 +18,8 @@ from typing import Any
 
 from aipod.config import Settings
 from aipod.engine import Engine
-from aipod.memory import reuse_freed_memory
 from aipod.errors import AipodError, ConfigError, InternalError, Unavailable
+from aipod.memory import reuse_freed_memory
 from aipod.model.base import AIModelBase
 from aipod.rpc.admin_service import AdminService
 from aipod.rpc.front import AioFront, Front, FrontOptions, RawCall

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from benchmarks.callers import Order
 from benchmarks.harness import Comparison, Plan, Server, alternate, call
@@ -22,13 +23,13 @@ def run(plan: Plan) -> Iterator[Comparison]:
 def _compare(plan: Plan, ours: Server, bare: Server, size: int, callers: int) -> Iterator[Comparison]:
     idle = {server: _idle_bytes(peer, server) for peer, server in (("aipod", ours), ("bare", bare))}
 
-    def run(peer: str, server: Server, **order: bool) -> tuple[float, float]:
+    def run(peer: str, server: Server, keep_memory: bool = False, total: bool = False) -> tuple[float, float]:
         """MB/s one way, and the MB that the server took at most."""
         server.forget_peak()
-        asked = Order(peer, server.address, "threads", callers, plan.seconds, array_bytes=size, **order)
-        rate = call(asked).rate
+        rate = call(replace(order, peer=peer, address=server.address, keep_memory=keep_memory, total=total)).rate
         return rate * size / 1e6, (server.peak_bytes() - idle[server]) / _MB
 
+    order = Order("", "", "threads", callers, plan.seconds, array_bytes=size)
     sides = [
         lambda: run("aipod", ours, keep_memory=True),
         lambda: run("aipod", ours, keep_memory=True, total=True),
