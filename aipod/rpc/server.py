@@ -19,7 +19,7 @@ from typing import Any
 from aipod.config import Settings
 from aipod.engine import Engine
 from aipod.errors import AipodError, ConfigError, InternalError, Unavailable
-from aipod.memory import reuse_freed_memory
+from aipod.memory import reuse_freed_memory, settle_heap
 from aipod.model.base import AIModelBase
 from aipod.rpc.admin_service import AdminService
 from aipod.rpc.front import AioFront, Front, FrontOptions, RawCall
@@ -185,6 +185,7 @@ def serve(model_class: type[AIModelBase], port: int | None = None, **settings: A
         signals.close()
         print(f"aipod: {error}", file=sys.stderr)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+    settle_heap()
     # Whoever reads our output may be gone; that is no reason not to serve.
     with suppress(OSError):
         print(f"aipod: serving {model_class.__name__} on {server.listening}", flush=True)
