@@ -25,7 +25,7 @@ from aipod.errors import (
 )
 from aipod.rpc.v1.model_pb2 import Error
 
-__all__ = ["error_of_rpc", "status_of_error"]
+__all__ = ["error_of_rpc", "status_of_error", "trailing_of"]
 
 _KEY = "aipod-error-bin"
 _MAX_DETAILS = 1024
