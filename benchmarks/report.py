@@ -80,6 +80,6 @@ def _ran(plan: Plan) -> str:
     return (
         f"{datetime.now(timezone.utc):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}, {platform.system()}), "
         f"Python {platform.python_version()}, aipod {version('aipod')}, {libraries}; "
-        f"medians of {plan.rounds} rounds of {plan.seconds:g} s. "
+        f"medians of {plan.rounds} rounds (tiny: {2 * plan.rounds}) of {plan.seconds:g} s. "
         f"Load of the machine at the end, this run's own included: {os.getloadavg()[1]:.1f}."
     )
