@@ -1,0 +1,108 @@
+"""Small JSON values under keys, changed only by whoever saw the last change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from nats.js import JetStreamContext
+from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.kv import KeyValue
+
+from aipod.stream.broker.connection import Connection
+from aipod.stream.broker.failures import Refused, translated
+
+__all__ = ["Bucket", "Entry", "token"]
+
+_PLAIN: frozenset[int] = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
+
+
+class Entry(NamedTuple):
+    value: dict[str, Any]
+    revision: int
+
+
+def token(name: str) -> str:
+    """Write any name as one token of a key: what a key cannot have becomes ``=`` and two digits for each byte."""
+    raw = name.encode("utf-8", "surrogatepass")
+    return "".join(chr(byte) if byte in _PLAIN else f"={byte:02X}" for byte in raw)
+
+
+class Bucket:
+    """A bucket, made when it is first used and not there.
+
+    Every method raises :class:`~aipod.errors.Unavailable` if the broker is away.
+    """
+
+    def __init__(self, conn: Connection, name: str) -> None:
+        self.name = name
+        self._conn = conn
+        self._js: JetStreamContext | None = None
+        self._kv: KeyValue | None = None
+
+    async def get(self, key: str) -> Entry | None:
+        with translated(f"reading {key}"):
+            try:
+                entry = await (await self._open()).get(key)
+            except KeyNotFoundError:
+                return None
+        return Entry(_read(entry.value), entry.revision or 0)
+
+    async def put(self, key: str, value: Mapping[str, Any]) -> None:
+        """Write, whatever is there."""
+        with translated(f"writing {key}"):
+            await (await self._open()).put(key, _written(value))
+
+    async def change(self, key: str, value: Mapping[str, Any], last: int) -> int | None:
+        """Write if the last change is still ``last`` (0: nothing is there); the new revision, None if it is not."""
+        with translated(f"writing {key}"):
+            kv = await self._open()
+            try:
+                if last:
+                    return int(await kv.update(key, _written(value), last=last))
+                return int(await kv.create(key, _written(value)))
+            except KeyWrongLastSequenceError:
+                return None
+
+    async def remove(self, key: str, last: int | None = None) -> bool:
+        """Remove if the last change is still ``last``, if that is given; whether it was so."""
+        with translated(f"removing {key}"):
+            try:
+                await (await self._open()).delete(key, last=last)
+            except Refused:
+                return False
+            except KeyWrongLastSequenceError:
+                return False
+        return True
+
+    async def keys(self, pattern: str) -> list[str]:
+        """List the keys that fit a pattern of tokens, those included that were removed; sorted."""
+        await self._open()
+        prefix = f"$KV.{self.name}."
+        about = await self._conn.api(f"STREAM.INFO.KV_{self.name}", {"subjects_filter": prefix + pattern})
+        return sorted(subject[len(prefix) :] for subject in about["state"].get("subjects") or {})
+
+    async def _open(self) -> KeyValue:
+        js = self._conn.js
+        if self._kv is None or self._js is not js:
+            with translated(f"opening bucket {self.name}"):
+                try:
+                    self._kv = await js.key_value(self.name)
+                except BucketNotFoundError:
+                    self._kv = await js.create_key_value(bucket=self.name)
+            self._js = js
+        return self._kv
+
+
+def _written(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), default=str).encode()
+
+
+def _read(value: bytes | None) -> dict[str, Any]:
+    # Whatever somebody else has put there, it is nothing that we understand, and it is changed as such.
+    try:
+        found = json.loads(value or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

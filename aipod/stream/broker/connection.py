@@ -1,0 +1,254 @@
+"""A connection that is there again by itself, however long the broker was away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from aipod.errors import AipodError, ConfigError, Unauthenticated, Unavailable
+from aipod.stream.broker.address import Connect
+from aipod.stream.broker.failures import Refused, translated
+from aipod.stream.broker.requests import Requests
+
+__all__ = ["Connect", "Connection", "connect"]
+
+_log = logging.getLogger(__name__)
+
+_TRY = 2.0  # seconds for one server to answer
+# Seconds between two tries of one server, from and to: what is back is used again within two.
+_PAUSE = 0.1
+_LONGEST_PAUSE = 1.5
+# A peer that vanished without a word is noticed after three of these. The client's own default is six minutes.
+_PING = 5
+_CLOSING = 3.0
+
+
+async def connect(
+    spec: Connect, *, wait: float | None = None, on_change: Callable[[bool], None] | None = None
+) -> Connection:
+    """Connect to a broker.
+
+    Args:
+        wait: For how many seconds to keep trying; None for ever. One try is always made.
+        on_change: As :meth:`Connection.watch` takes it.
+
+    Raises:
+        Unavailable: Nobody answered in time.
+        Unauthenticated: The broker does not know us.
+        ConfigError: Files that cannot be read, or a certificate that does not fit.
+    """
+    connection = Connection(spec)
+    if on_change is not None:
+        connection.watch(on_change)
+    await connection.open(wait)
+    return connection
+
+
+class Connection:
+    """Belongs to the event loop that opened it.
+
+    Attributes:
+        nc: The client. Where the broker shuts a client out for good, another takes its place, so ask each time.
+        js: Its JetStream context; likewise.
+        generation: Counts how often the broker was there (again): what was asked under a smaller one may be lost.
+    """
+
+    nc: Client
+    js: JetStreamContext
+
+    def __init__(self, spec: Connect) -> None:
+        self.spec = spec
+        self.generation = 0
+        self._watchers: list[Callable[[bool], None]] = []
+        self._requests: Requests | None = None
+        self._closing = False
+        self._told: set[str] = set()
+        self._reopening: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection to {self.spec.where}, {'connected' if self.connected else 'away'}>"
+
+    @property
+    def connected(self) -> bool:
+        return self.generation > 0 and bool(self.nc.is_connected)
+
+    def watch(self, watcher: Callable[[bool], None]) -> None:
+        """Have a function called on the loop with whether the broker is there, whenever that changes."""
+        self._watchers.append(watcher)
+
+    def unwatch(self, watcher: Callable[[bool], None]) -> None:
+        if watcher in self._watchers:
+            self._watchers.remove(watcher)
+
+    async def open(self, wait: float | None = None) -> None:
+        await self._use(await self._dial(wait))
+
+    async def api(self, what: str, request: Mapping[str, Any] | None = None, timeout: float = 5.0) -> dict[str, Any]:
+        """Ask JetStream's own API, such as ``STREAM.INFO.orders``.
+
+        Not through the client's methods, whose arguments and results differ between its versions.
+
+        Raises:
+            Unavailable: No answer.
+            Refused: The answer is an error.
+        """
+        if self._requests is None or not self.connected:
+            raise Unavailable(f"{what}: the broker at {self.spec.where} is away")
+        payload = json.dumps(request).encode() if request else b""
+        with translated(what):
+            reply = await self._requests.ask(f"{self.spec.prefix}.{what}", payload, timeout)
+        answer: dict[str, Any] = json.loads(reply.data)
+        if error := answer.get("error"):
+            if error.get("code", 500) >= 500:
+                raise Unavailable(f"{what}: {error.get('description', 'JetStream is not available now')}")
+            raise Refused(what, error["code"], error.get("err_code", 0), error.get("description", "no reason given"))
+        return answer
+
+    async def close(self) -> None:
+        """Send what is still to be sent, if the broker is there, and close; never raises, and never takes long."""
+        self._closing = True
+        if self._reopening is not None:
+            self._reopening.cancel()
+            await asyncio.wait({self._reopening})
+        if self.generation == 0:
+            return
+        # Not drain(): it raises while the client reconnects, and waits for subscribers that may be gone.
+        if self.nc.is_connected:
+            await _bounded(self.nc.flush())
+        await _bounded(self.nc.close())
+
+    async def _use(self, client: Client) -> None:
+        requests = Requests(client)
+        await requests.open()
+        self.nc, self._requests = client, requests
+        self.js = client.jetstream(domain=self.spec.domain)
+        self._changed(True)
+
+    def _changed(self, connected: bool) -> None:
+        self.generation += connected
+        self._told.clear()
+        if not connected and self._requests is not None:
+            self._requests.give_up()
+        for watcher in list(self._watchers):
+            watcher(connected)
+
+    async def _dial(self, wait: float | None) -> Client:
+        loop = asyncio.get_running_loop()
+        end = None if wait is None else loop.time() + wait
+        client, tries = Client(), 0
+        refused: asyncio.Future[None] = loop.create_future()
+
+        async def on_error(error: Exception) -> None:
+            nonlocal tries
+            if not client.is_connected:
+                client.options["reconnect_time_wait"] = min(client.options["reconnect_time_wait"] * 1.5, _LONGEST_PAUSE)
+            if refused.done():
+                return self._on_error(error)
+            tries += 1
+            refusal = _refusal(error)
+            if refusal is None and end is not None and loop.time() >= end and tries >= len(self.spec.servers):
+                refusal = Unavailable(f"no broker answers at {self.spec.where}; start it, or name another")
+            if refusal is not None:
+                refused.set_exception(refusal)
+
+        # The client's connect() tries for ever, whatever it is told, so it is a task that can be given up.
+        dialing = asyncio.ensure_future(
+            client.connect(**self.spec.options(), **self._callbacks(client), **_SETTINGS, error_cb=on_error)
+        )
+        try:
+            await asyncio.wait({dialing, refused}, return_when=asyncio.FIRST_COMPLETED)
+            if refused.done():
+                refused.result()
+            dialing.result()
+        except BaseException as error:
+            await _give_up(client, dialing)
+            if isinstance(error, AipodError) or not isinstance(error, Exception):
+                raise
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError([f"the client cannot connect like this: {reason}"]) from error
+        refused.cancel()
+        client.options["reconnect_time_wait"] = _PAUSE
+        return client
+
+    def _callbacks(self, client: Client) -> dict[str, Any]:
+        # Those of a client that another has replaced, or that never was in use, say nothing.
+        def current() -> bool:
+            return self.generation > 0 and self.nc is client and not self._closing
+
+        async def disconnected() -> None:
+            if current():
+                _log.warning("the broker at %s is away; trying again until it is back", self.spec.where)
+                self._changed(False)
+
+        async def reconnected() -> None:
+            client.options["reconnect_time_wait"] = _PAUSE
+            if current():
+                _log.info("the broker at %s is back", self.spec.where)
+                self._changed(True)
+
+        async def closed() -> None:
+            if current():
+                self._reopening = asyncio.ensure_future(self._reopen())
+
+        return {"disconnected_cb": disconnected, "reconnected_cb": reconnected, "closed_cb": closed}
+
+    async def _reopen(self) -> None:
+        """Take another client in place of one that was closed for good, as after a change of passwords."""
+        pause = _PAUSE
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+            try:
+                return await self._use(await self._dial(None))
+            except AipodError as error:
+                _log.error("the broker at %s shut us out: %s", self.spec.where, error)
+
+    def _on_error(self, error: Exception) -> None:
+        # Said once for each reason, since nobody else can say it: a request that is not permitted is never answered,
+        # and a client that is not let in tries again and again.
+        text = str(error)
+        told = text in self._told or not any(word in text.lower() for word in ("permissions", "authorization"))
+        self._told.add(text)
+        _log.log(logging.DEBUG if told else logging.WARNING, "the connection to %s: %s", self.spec.where, error)
+
+
+_SETTINGS: dict[str, Any] = {
+    "connect_timeout": _TRY,
+    "reconnect_time_wait": _PAUSE,
+    "max_reconnect_attempts": -1,
+    "ping_interval": _PING,
+    "max_outstanding_pings": 2,
+}
+
+
+def _refusal(error: Exception) -> AipodError | None:
+    """What trying again will not change; None if it may."""
+    text = str(error).lower()
+    if isinstance(error, nats.errors.AuthorizationError) or "authorization" in text or "authentication" in text:
+        return Unauthenticated("the broker does not let us in; give it the right user, token, creds or nkey_seed")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigError([f"the broker's certificate is not to be trusted: {error.verify_message}; see tls_ca"])
+    return None
+
+
+async def _give_up(client: Client, dialing: asyncio.Future[None]) -> None:
+    dialing.cancel()
+    await asyncio.wait({dialing})
+    if not dialing.cancelled():
+        dialing.exception()
+    await _bounded(client.close())
+
+
+async def _bounded(ending: Any) -> None:
+    try:
+        await asyncio.wait_for(ending, _CLOSING)
+    except Exception as error:  # whatever it is, there is nothing left to do with this client
+        _log.debug("while closing: %s", error)

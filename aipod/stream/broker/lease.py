@@ -1,0 +1,248 @@
+"""One active process for a task's partition: a lease in a key-value bucket.
+
+Whoever writes the entry holds it, and writes it again every third of ``ttl``. Others only watch its revision: when that
+has not changed for longer than ``ttl`` by *their own* clock, they write, by compare-and-set on the revision that they
+saw. No two clocks are ever compared. The holder counts from before its last write was sent, so it stops believing
+earlier than anybody else can begin to; a process that was frozen knows at once when it wakes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from aipod.errors import AipodError, Unavailable
+from aipod.stream.broker.bucket import Bucket, token
+from aipod.stream.broker.connection import Connection
+
+__all__ = ["Lease", "Membership", "lease_key"]
+
+_log = logging.getLogger(__name__)
+
+# How much longer than ``ttl`` others wait: clocks run at slightly different speeds.
+_MARGIN = 1.1
+_LONGEST_PAUSE = 0.5
+
+
+def lease_key(task: str, partition: int) -> str:
+    return f"lease.{token(task)}.{partition}"
+
+
+def awake() -> float:
+    """Seconds that go on while the machine is suspended, where the system has such a clock."""
+    clock = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if clock is None else time.clock_gettime(clock)
+
+
+class Lease:
+    """Belongs to the loop.
+
+    Args:
+        holder: Who we are, for people.
+        ttl: Seconds after which one that is not renewed may be taken over.
+
+    Attributes:
+        lost: Set when somebody else has it, or when it could not be renewed in time; :meth:`acquire` clears it.
+        token: Greater with every acquisition, by whomever; 0 before the first.
+    """
+
+    def __init__(
+        self,
+        conn: Connection,
+        bucket: str,
+        task: str,
+        partition: int,
+        holder: str,
+        ttl: float = 5.0,
+        clock: Callable[[], float] = awake,
+    ) -> None:
+        self.key = lease_key(task, partition)
+        self.lost = asyncio.Event()
+        self.token = 0
+        self._bucket = Bucket(conn, bucket)
+        self._value: dict[str, Any] = {"holder": holder, "id": secrets.token_hex(8)}
+        self._ttl = ttl
+        self._clock = clock
+        self._revision = 0
+        self._renewed = -math.inf
+        self._renewing: asyncio.Task[None] | None = None
+        # The last revision of somebody else's, and when it was first seen.
+        self._seen = (0, 0.0)
+
+    def __repr__(self) -> str:
+        return f"<Lease {self.key}, {'held' if self.held() else 'not held'}>"
+
+    def held(self) -> bool:
+        """Whether it is ours now; ask right before everything that only its holder may do."""
+        return self._clock() - self._renewed < self._ttl
+
+    def publish(self, statistics: Mapping[str, Any]) -> None:
+        """Have others see this with the next renewal."""
+        self._value["statistics"] = dict(statistics)
+
+    async def acquire(self) -> None:
+        """Wait until it is ours, however long that takes."""
+        await self._stop()
+        self._renewed = -math.inf
+        while not await self._patiently(self._try()):
+            await asyncio.sleep(min(self._ttl / 10, _LONGEST_PAUSE))
+        self.lost.clear()
+        self._renewing = asyncio.ensure_future(self._renew())
+
+    async def release(self) -> None:
+        """Give it up, so that another has it at once; never raises, again is fine."""
+        await self._stop()
+        ours, self._renewed = self._revision, -math.inf
+        if not ours:
+            return
+        try:
+            # A renewal that was cut off may have changed the revision.
+            if not await self._bucket.remove(self.key, last=ours):
+                entry = await self._bucket.get(self.key)
+                if entry is not None and entry.value.get("id") == self._value["id"]:
+                    await self._bucket.remove(self.key, last=entry.revision)
+        except AipodError as error:
+            _log.debug("%s is not released, but runs out: %s", self.key, error)
+        self._revision = 0
+
+    async def _try(self) -> bool:
+        entry = await self._bucket.get(self.key)
+        now = self._clock()
+        last = 0
+        if entry is not None:
+            last = entry.revision
+            if entry.value.get("id") != self._value["id"]:
+                if last != self._seen[0]:
+                    self._seen = (last, now)
+                if now - self._seen[1] < self._ttl * _MARGIN:
+                    return False
+        if not await self._write(last, since=time.time()):
+            return False
+        self.token = self._revision
+        return True
+
+    async def _write(self, last: int, **more: Any) -> bool:
+        sent = self._clock()
+        self._value.update(more)
+        revision = await self._bucket.change(self.key, self._value, last)
+        if revision is None:
+            return False
+        self._revision, self._renewed = revision, sent
+        return True
+
+    async def _renew(self) -> None:
+        pause = self._ttl / 3
+        while True:
+            await asyncio.sleep(pause)
+            if not self.held():
+                break
+            pause = self._ttl / 3
+            try:
+                if not await asyncio.wait_for(self._write(self._revision), self._ttl / 3):
+                    # An earlier write may have arrived whose answer did not.
+                    entry = await self._bucket.get(self.key)
+                    if entry is None or entry.value.get("id") != self._value["id"]:
+                        break
+                    self._revision, pause = entry.revision, 0.0
+            except (AipodError, asyncio.TimeoutError) as error:
+                _log.debug("%s was not renewed: %s", self.key, error)
+                pause = self._ttl / 20
+        _log.warning("%s is lost", self.key)
+        self._renewed = -math.inf
+        self.lost.set()
+
+    async def _patiently(self, trying: Coroutine[Any, Any, bool]) -> bool:
+        try:
+            return await trying
+        except Unavailable as error:
+            _log.debug("%s: %s", self.key, error)
+            return False
+
+    async def _stop(self) -> None:
+        renewing, self._renewing = self._renewing, None
+        if renewing is not None:
+            renewing.cancel()
+            await asyncio.wait({renewing})
+
+
+class Membership:
+    """Who works for a task, so that its partitions can be shared fairly. Belongs to the loop.
+
+    Each process has an entry that it writes again every third of ``ttl``; one whose revision has not changed for longer
+    than ``ttl`` by the clock of whoever looks is gone.
+    """
+
+    def __init__(
+        self,
+        conn: Connection,
+        bucket: str,
+        task: str,
+        holder: str,
+        ttl: float = 5.0,
+        clock: Callable[[], float] = awake,
+    ) -> None:
+        self.key = f"member.{token(task)}.{token(holder)}"
+        self._all = f"member.{token(task)}.*"
+        self._bucket = Bucket(conn, bucket)
+        self._holder = holder
+        self._ttl = ttl
+        self._clock = clock
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._presence: asyncio.Task[None] | None = None
+
+    async def join(self) -> None:
+        """Be counted from now on.
+
+        Raises:
+            Unavailable: The broker is away.
+        """
+        await self._bucket.put(self.key, {"holder": self._holder})
+        self._presence = asyncio.ensure_future(self._stay())
+
+    async def leave(self) -> None:
+        """Be counted no more; never raises, again is fine."""
+        presence, self._presence = self._presence, None
+        if presence is None:
+            return
+        presence.cancel()
+        await asyncio.wait({presence})
+        try:
+            await self._bucket.remove(self.key)
+        except AipodError as error:
+            _log.debug("%s is not removed, but runs out: %s", self.key, error)
+
+    async def members(self) -> int:
+        """Count who is there, ourselves included.
+
+        Raises:
+            Unavailable: The broker is away.
+        """
+        there: dict[str, tuple[int, float]] = {}
+        for key in await self._bucket.keys(self._all):
+            entry = await self._bucket.get(key)
+            if entry is not None and key != self.key:
+                revision, since = self._seen.get(key, (0, 0.0))
+                there[key] = (revision, since) if revision == entry.revision else (entry.revision, self._clock())
+        self._seen = there
+        return 1 + sum(self._clock() - since <= self._ttl * _MARGIN for _, since in there.values())
+
+    async def share(self, total: int) -> int:
+        """How many of ``total`` partitions are ours to hold, at most.
+
+        Raises:
+            Unavailable: The broker is away.
+        """
+        return -(-total // await self.members())
+
+    async def _stay(self) -> None:
+        while True:
+            await asyncio.sleep(self._ttl / 3)
+            try:
+                await self._bucket.put(self.key, {"holder": self._holder})
+            except AipodError as error:
+                _log.debug("%s was not renewed: %s", self.key, error)

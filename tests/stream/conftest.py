@@ -1,0 +1,46 @@
+"""A real broker for every test that needs one.
+
+One server serves the whole session, so a test names everything it makes with :meth:`Nats.unique`. A test that restarts
+or kills its broker takes ``own_nats``, which is nobody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from brokers import Nats
+
+from aipod.stream.dev import DevServer
+
+__all__ = ["Nats"]
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The client of the broker forgets to close a connection that was refused or broke off while it was being made;
+    # Python does that when it collects it, and complains, in whichever test that happens to be.
+    forgotten = "ignore:.*StreamWriter.__del__:pytest.PytestUnraisableExceptionWarning"
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.filterwarnings(forgotten))
+
+
+@pytest.fixture(scope="session")
+def _broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
+    with DevServer(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture
+def nats(_broker: DevServer) -> Nats:
+    assert _broker.running, "a test ended the broker that all share: it should have taken own_nats"
+    return Nats(_broker)
+
+
+@pytest.fixture
+def own_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
+    with DevServer(tmp_path_factory.mktemp("own-nats")) as server:
+        yield Nats(server)
