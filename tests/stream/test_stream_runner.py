@@ -1,0 +1,287 @@
+"""Many tasks in one process, and tasks that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from stream_child import free_port
+from stream_lab import Lab, members_of, run, start_model
+
+from aipod.errors import ConfigError, Unavailable
+from aipod.stream import keeper as keepers
+from aipod.stream.broker.connection import Connect
+from aipod.stream.burial import TaskStopped
+from aipod.stream.runner import Runner
+from aipod.stream.supervisor import Pauses, Share
+from aipod.stream.tasks import Provider, StreamTask
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    child, address = start_model(tmp_path_factory.mktemp("model"))
+    yield address
+    child.stop()
+
+
+@pytest.fixture
+def lab(nats: Any, model: str) -> Lab:
+    return Lab(nats.url, nats.unique("run"), model)
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keepers, "Pauses", lambda *_: Pauses(0.05, 0.2, 60.0))
+
+
+def values(count: int, keys: int = 1, first: int = 1) -> list[dict[str, Any]]:
+    return [{"k": f"k{number % keys}", "v": number} for number in range(first, first + count)]
+
+
+def named(lab: Lab, name: str, **own: Any) -> StreamTask:
+    """A task of the lab's source, with results, a durable and a lease of its own."""
+    name = f"{lab.name}_{name}"
+    own = {"sinks": [f"nats:{lab.name}.out.{name}.{{key}}"], **own}
+    return lab.task(name=name, durable=name, **own)
+
+
+@asynccontextmanager
+async def at_work(runner: Runner) -> AsyncIterator[Runner]:
+    running = asyncio.ensure_future(runner.run())
+    try:
+        yield runner
+    finally:
+        runner.stop()
+        await asyncio.wait_for(running, 15)
+
+
+def state(runner: Runner, task: StreamTask) -> str:
+    parts = runner.statistics().get(task.name, {}).get("partitions", [{"state": "absent"}])
+    return str(parts[0]["state"])
+
+
+class Given:
+    """A provider that gives what it is told to."""
+
+    def __init__(self, *tasks: StreamTask) -> None:
+        self.now: list[StreamTask] | Exception = list(tasks)
+        self.asked = 0
+
+    def tasks(self) -> list[StreamTask]:
+        self.asked += 1
+        if isinstance(self.now, Exception):
+            raise self.now
+        return self.now
+
+
+def test_tasks_run_side_by_side_and_one_that_fails_takes_none_down(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            good = named(lab, "good")
+            bad = named(lab, "bad", stream="NOWHERE")
+            await lab.publish(values(8))
+            async with at_work(Runner([bad, good])) as runner:
+                await lab.results_are(2)
+                await lab.until(lambda: state(runner, bad) == "failed")
+                assert state(runner, good) == "running"
+                assert not runner.serving
+                problem = runner.statistics()[bad.name]["partitions"][0]["problem"]
+                assert "NOWHERE" in problem
+
+    run(main())
+
+
+def test_what_failed_is_begun_anew_and_runs_once_it_is_mended(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            stream = f"L_{lab.name}"
+            task = named(lab, "later", stream=stream, subjects=[f"{lab.name}.later"])
+            said: list[bool] = []
+            async with at_work(Runner([task], on_serving=said.append)) as runner:
+                await lab.until(lambda: state(runner, task) == "failed")
+                await lab.make("L", f"{lab.name}.later")
+                await lab.until(lambda: state(runner, task) == "running")
+                for number in range(4):
+                    await lab.connection.js.publish(f"{lab.name}.later", b'{"k": "a", "v": %d}' % number)
+                await lab.results_are(1)
+                assert runner.serving and said[-1]
+                assert runner.statistics()[task.name]["counters"]["restarts"] >= 1
+            assert said[0] is False
+
+    run(main())
+
+
+def test_a_task_that_has_stopped_for_good_is_not_begun_anew(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            await lab.publish([b"junk"] * 50)
+            task = named(lab, "junk", dead_letters={"min_count": 10, "over": 20})
+            async with at_work(Runner([task])) as runner:
+                await lab.until(lambda: state(runner, task) == "stopped")
+                for _ in range(50):  # many times the pause
+                    await asyncio.sleep(0.01)
+                assert state(runner, task) == "stopped"
+                assert runner.statistics()[task.name]["counters"]["restarts"] == 0
+                assert "would be dead letters" in runner.statistics()[task.name]["partitions"][0]["problem"]
+
+    run(main())
+
+
+def test_a_providers_tasks_come_change_and_go_and_the_others_notice_nothing(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            steady, passing = named(lab, "steady"), named(lab, "passing")
+            given = Given(steady)
+            provider = Provider(given, "given")
+            await lab.publish(values(4))
+            async with at_work(Runner(provider=provider, interval=0.05)) as runner:
+                await lab.results_are(1)
+                given.now = [steady, passing]
+                await lab.results_are(2)
+                # Changed: the old one's window of two is given back, and is part of the new one's first.
+                await lab.publish(values(2))
+                given.now = [steady, named(lab, "passing", window="count:3")]
+                await lab.until(lambda: runner.statistics()[passing.name]["counters"]["takeovers"] == 1)
+                await lab.publish(values(1))
+                await lab.results_are(3)
+                given.now = [steady]
+                await lab.until(lambda: passing.name not in runner.statistics())
+                assert runner.statistics()[steady.name]["counters"]["restarts"] == 0
+                assert runner.statistics()[steady.name]["counters"]["takeovers"] == 1
+            results = await lab.results()
+            assert [members_of(one) for one in results if one["task"] == steady.name] == [[1, 2, 3, 4]]
+            assert [members_of(one) for one in results if one["task"] == passing.name] == [[1, 2, 3, 4], [5, 6, 7]]
+
+    run(main())
+
+
+def test_a_provider_that_cannot_be_asked_leaves_the_tasks_as_they_are(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with lab:
+            task = named(lab, "steady")
+            given = Given(task)
+            async with at_work(Runner(provider=Provider(given, "given"), interval=0.05)) as runner:
+                await lab.until(lambda: state(runner, task) == "running")
+                given.now = Unavailable("the table is locked")
+                asked = given.asked
+                await lab.until(lambda: given.asked >= asked + 3)
+                await lab.publish(values(4))
+                await lab.results_are(1)
+                assert state(runner, task) == "running"
+
+    run(main())
+    assert "the tasks stay as they are: the table is locked" in caplog.text
+
+
+def test_a_providers_first_answer_has_to_make_sense(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            task = named(lab, "one")
+            with pytest.raises(ConfigError):
+                await Runner(provider=Provider(Given(task, task), "given")).run()
+
+    run(main())
+
+
+def test_with_once_it_ends_when_all_is_done(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            await lab.publish(values(10))
+            one, other = named(lab, "one"), named(lab, "other", window="count:5")
+            runner = Runner([one, other], once=True)
+            await runner.run()
+            assert runner.statistics()[one.name]["counters"]["messages"] == 10
+            members = [members_of(result) for result in await lab.results()]
+            assert sorted(seq for window in members for seq in window) == sorted([*range(1, 11)] * 2)
+
+    run(main())
+
+
+def test_with_once_what_a_task_fails_with_is_raised_and_the_others_are_done(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            await lab.publish([*values(4), *[b"junk"] * 30])
+            stopped = named(lab, "stopped", dead_letters={"min_count": 10, "over": 20})
+            other = named(lab, "other", dead_letters={"max_ratio": 1.0})
+            with pytest.raises(TaskStopped):
+                await Runner([stopped, other], once=True).run()
+            members = [members_of(one) for one in await lab.results() if one["task"] == other.name]
+            assert members == [[1, 2, 3, 4]]
+
+    run(main())
+
+
+def test_it_can_be_stopped_while_its_broker_was_never_there(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        task = lab.task(nats=f"nats://127.0.0.1:{free_port()}")
+        async with at_work(Runner([task])) as runner:
+            await lab.until(lambda: "is away; trying again" in caplog.text)
+            assert not runner.serving and state(runner, task) == "starting"
+
+    run(main())
+
+
+def test_all_tasks_of_one_broker_share_a_connection(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            runner = Runner([named(lab, str(number)) for number in range(3)])
+            async with at_work(runner):
+                await lab.until(lambda: runner.serving)
+                spec = Connect((lab.url,))
+                assert await runner.connected(spec) is await runner.connected(spec)
+
+    run(main())
+
+
+def test_workers_share_tasks_out_and_each_runs_in_one_of_them(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            tasks = [named(lab, str(number)) for number in range(4)]
+            runners = [Runner(tasks, share=Share(number, 2)) for number in (1, 2)]
+            async with at_work(runners[0]), at_work(runners[1]):
+                await lab.until(lambda: all(runner.serving for runner in runners))
+                names = [set(runner.statistics()) for runner in runners]
+            assert not names[0] & names[1] and len(names[0] | names[1]) == 4
+
+    run(main())
+
+
+def holding(runner: Runner, task: StreamTask) -> int:
+    parts = runner.statistics().get(task.name, {}).get("partitions", [])
+    return sum(part["state"] == "running" for part in parts)
+
+
+def test_processes_share_partitions_and_rebalance_when_one_comes_or_goes(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            task = named(lab, "parts", partitions=4, lease_ttl=1.0)
+            first, second = Runner([task]), Runner([task])
+            sent = 0
+
+            async def more() -> None:
+                nonlocal sent
+                await lab.publish(values(80, keys=8, first=sent))
+                sent += 80
+
+            async with at_work(first):
+                await lab.until(lambda: holding(first, task) == 4)
+                await more()
+                async with at_work(second):
+                    await more()
+                    await lab.until(lambda: (holding(first, task), holding(second, task)) == (2, 2))
+                    await more()
+                await lab.until(lambda: holding(first, task) == 4)
+                await more()
+                results = await lab.results_are(80)
+            members = [seq for result in results for seq in members_of(result)]
+            assert sorted(members) == list(range(1, 321))
+            for key in {result["key"] for result in results}:
+                order = [members_of(result) for result in results if result["key"] == key]
+                assert order == sorted(order), "the windows of a key are recorded in order, whoever does it"
+
+    run(main(), 60.0)
