@@ -1,0 +1,159 @@
+"""How far tasks are, as the broker knows it: asked from anywhere, of nobody who is busy running them.
+
+Two sources, each with what it alone can know. The consumer knows what was delivered and acknowledged. The entry of the
+lease has what whoever runs the task says of itself, as it was at the last renewal.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from aipod.errors import ConfigError
+from aipod.stream.broker.connection import Connection
+from aipod.stream.broker.consumer import ConsumerState, ensure
+from aipod.stream.broker.failures import Refused
+from aipod.stream.broker.lease import lease_key
+from aipod.stream.broker.times import nanoseconds
+from aipod.stream.pipeline import BUCKET, consumer_of
+from aipod.stream.tasks import StreamTask
+
+__all__ = ["Standing", "State", "look", "rate"]
+
+# A lease that is that many times its ttl old has run out; see aipod.stream.broker.lease.
+_LATE = 1.1
+
+State = Literal["running", "nobody", "unknown", "new", "broken"]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far one partition of a task is.
+
+    Attributes:
+        task: The task's name.
+        partition: Which, from 0; None if the task has one alone.
+        state: ``running``; ``nobody`` runs it; ``unknown``, since it runs without a lease; ``new``: its consumer is not
+            made yet; ``broken``: ``problem`` says why.
+        holder: Who runs it.
+        lag: Messages that wait for their first delivery.
+        ack_pending: Messages that are delivered and not acknowledged.
+        oldest: Seconds since the oldest message that is not acknowledged was stored; 0.0 if there is none.
+        statistics: What the holder says of itself, as :mod:`aipod.stream.statistics` has it; empty if nobody does.
+    """
+
+    task: str
+    partition: int | None = None
+    state: State = "new"
+    holder: str = ""
+    lag: int = 0
+    ack_pending: int = 0
+    oldest: float = 0.0
+    problem: str = ""
+    statistics: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def count(self, name: str) -> int:
+        """Give a counter of the holder's."""
+        return int(self.statistics.get("counters", {}).get(name, 0))
+
+    def gauge(self, name: str) -> float:
+        """Give a gauge of the holder's."""
+        return float(self.statistics.get("gauges", {}).get(name, 0))
+
+    def document(self, before: Standing | None = None) -> dict[str, Any]:
+        """Give it as plain values; the rates since an earlier look, if there was one."""
+        return {
+            "task": self.task,
+            "partition": self.partition,
+            "state": self.state,
+            "holder": self.holder,
+            "lag": self.lag,
+            "ack_pending": self.ack_pending,
+            "oldest_seconds": round(self.oldest, 3),
+            "open_windows": int(self.gauge("open_windows")),
+            "messages": self.count("messages"),
+            "results": self.count("results"),
+            "late": self.count("late"),
+            "dead": self.count("dead"),
+            "messages_per_second": round(rate(self, "messages", before), 1),
+            "results_per_second": round(rate(self, "results", before), 1),
+            "problem": self.problem,
+        }
+
+
+def rate(now: Standing, name: str, before: Standing | None = None) -> float:
+    """How much a counter rose per second since an earlier look, or since the task began where there is none to compare.
+
+    A holder that began anew counts from zero again: then it is since that.
+    """
+    seconds, count = now.statistics.get("seconds", 0.0), now.count(name)
+    if before is not None and before.holder == now.holder:
+        then, earlier = before.statistics.get("seconds", 0.0), before.count(name)
+        if then < seconds and earlier <= count:
+            seconds, count = seconds - then, count - earlier
+    return float(count / seconds) if seconds > 0 else 0.0
+
+
+async def look(conn: Connection, task: StreamTask) -> list[Standing]:
+    """See how far each partition of a task is. Nothing is made or changed.
+
+    Raises:
+        Unavailable: The broker is away.
+    """
+    return [await _look(conn, task, partition) for partition in range(task.partitions)]
+
+
+async def _look(conn: Connection, task: StreamTask, partition: int) -> Standing:
+    shown = partition if task.partitions > 1 else None
+    try:
+        state = await ensure(conn, consumer_of(task, partition), create=False)
+    except ConfigError as error:
+        return Standing(task.name, shown, "broken", problem=str(error))
+    if not state.exists:
+        return Standing(task.name, shown, "new")
+    entry, written = await _entry(conn, lease_key(task.name, partition))
+    running = state.time - written <= _LATE * task.lease_ttl
+    return Standing(
+        task.name,
+        shown,
+        "unknown" if not task.lease else "running" if running else "nobody",
+        holder=str(entry.get("holder", "")) if running else "",
+        lag=state.num_pending,
+        ack_pending=state.ack_pending,
+        oldest=await _oldest(conn, state),
+        statistics=entry.get("statistics") or {},
+    )
+
+
+async def _entry(conn: Connection, key: str) -> tuple[dict[str, Any], float]:
+    """Read what a holder wrote, and when, in unix seconds by the broker's clock; nothing, and 0.0, if nobody holds it.
+
+    Not through the bucket's own door, which makes a bucket where there is none.
+    """
+    try:
+        answer = await conn.api(f"STREAM.MSG.GET.KV_{BUCKET}", {"last_by_subj": f"$KV.{BUCKET}.{key}"})
+        message = answer["message"]
+        entry = json.loads(base64.b64decode(message["data"]))
+    except (Refused, KeyError, ValueError):  # there is none; it was given back; somebody else wrote there
+        return {}, 0.0
+    return (entry, nanoseconds(message["time"]) / 1e9) if isinstance(entry, dict) else ({}, 0.0)
+
+
+async def _oldest(conn: Connection, state: ConsumerState) -> float:
+    if not state.ack_pending and not state.num_pending:
+        return 0.0
+    found = [await _stored(conn, state, subject) for subject in state.subjects or (">",)]
+    return max((state.time - stored for stored in found if stored), default=0.0)
+
+
+async def _stored(conn: Connection, state: ConsumerState, subject: str) -> float:
+    """When the first message of a subject that is not acknowledged was stored; 0.0 if there is none."""
+    request = {"seq": state.floor + 1, "next_by_subj": subject}
+    try:
+        answer = await conn.api(f"STREAM.MSG.GET.{state.stream}", request)
+    except Refused:
+        return 0.0
+    return nanoseconds(answer["message"]["time"]) / 1e9

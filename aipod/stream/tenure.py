@@ -1,0 +1,225 @@
+"""What a partition of a task works with while this process has the lease, put together and taken apart.
+
+It begins with what the record says and with what the consumer holds unacknowledged, so it needs nothing of what an
+earlier one knew; and it may end at any moment.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from aipod.rpc.client import AsyncAIClient
+from aipod.stream.broker.connection import Connection
+from aipod.stream.broker.consumer import ConsumerSpec, ConsumerState, ensure
+from aipod.stream.broker.failures import Refused
+from aipod.stream.broker.intake import Intake
+from aipod.stream.broker.reader import Reader
+from aipod.stream.broker.times import nanoseconds
+from aipod.stream.burial import Burial
+from aipod.stream.dead import DeadLetters
+from aipod.stream.feed import Feed, Parts, partition_of
+from aipod.stream.inference import Inference
+from aipod.stream.message import Message
+from aipod.stream.operator import Operator
+from aipod.stream.recording import Recording
+from aipod.stream.result import Ranges, Recorded
+from aipod.stream.retry import Retry
+from aipod.stream.sinks.opening import open_sink
+from aipod.stream.statistics import Statistics
+from aipod.stream.tasks import StreamTask
+from aipod.stream.windows import Window, Windower
+
+__all__ = ["Tenure", "consumer_of"]
+
+# A sink may date a result by a clock of its own, which is not the broker's.
+_CLOCKS_APART = 60.0
+_NOT_FOUND = 10037
+
+
+def consumer_of(task: StreamTask, partition: int) -> ConsumerSpec:
+    """Say what the consumer of a partition is: each has one of its own, and each sees all messages."""
+    source = task.source
+    durable = source.durable if task.partitions == 1 else f"{source.durable}-{partition}"
+    return ConsumerSpec(durable, source.stream, source.subjects, source.ack_wait, source.max_ack_pending, source.start)
+
+
+class Tenure:
+    """An async context manager: with its block, everything in it is open, and nothing is in flight afterwards.
+
+    Args:
+        lead: Raises if another process has taken over.
+
+    Attributes:
+        feed: To be run.
+        operator: To be watched.
+    """
+
+    feed: Feed
+    operator: Operator
+
+    def __init__(
+        self,
+        task: StreamTask,
+        partition: int,
+        connection: Connection,
+        lead: Callable[[], None],
+        statistics: Statistics,
+        log: logging.Logger,
+    ) -> None:
+        self._task = task
+        self._partition = partition
+        self._connection = connection
+        self._lead = lead
+        self._statistics = statistics
+        self._log = log
+        self._stack = AsyncExitStack()
+        self._spec = consumer_of(task, partition)
+
+    async def __aenter__(self) -> Tenure:
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _open(self) -> None:
+        task, statistics = self._task, self._statistics
+        consumer = await self._retry("the broker")(partial(ensure, self._connection, self._spec))
+        recording = await self._recording()
+        burial = await self._burial(consumer)
+        history = await self._history(recording, consumer)
+        windower = Windower(task.window, history)
+        intake = Intake(
+            self._connection,
+            self._spec,
+            consumer,
+            max_bytes=task.source.max_bytes,
+            on_deleted=task.source.on_deleted,
+        )
+
+        def done(seqs: Sequence[int], window: Window) -> None:
+            self._lead()
+            intake.done(seqs)
+            statistics.latency_seconds.add(max(0.0, intake.now() - window.messages[-1].stored))
+
+        inference = Inference(self._model(), task.preparing(), self._retry("the model"), burial, statistics)
+        self.operator = Operator(task.name, inference, recording, burial, done, statistics, task.model.concurrency)
+        # First what is in flight ends, then what is held is given back.
+        self._stack.push_async_callback(intake.leave)
+        self._stack.push_async_callback(self.operator.close)
+        await intake.start()
+        statistics.gauges = partial(_gauges, intake, windower, self.operator)
+        parts = Parts(
+            intake,
+            windower,
+            self.operator,
+            recording,
+            burial,
+            statistics,
+            recalled=max((one.last for one in history), default=-1),
+            lead=self._lead,
+            unacknowledged=self._unacknowledged,
+            fetch=partial(self._fetch, Reader(self._connection, consumer.stream, task.source.subjects)),
+        )
+        self.feed = Feed(task, self._partition, parts)
+        self._log.info("running from message %d on", consumer.floor + 1)
+
+    async def _recording(self) -> Recording:
+        task = self._task
+        part = self._partition if task.partitions > 1 else None
+        sinks = [open_sink(each, task.name, self._connection, partition=part) for each in task.sinks]
+        recording = Recording(sinks, self._retry, self._statistics, self._lead)
+        self._stack.push_async_callback(recording.close)
+        await recording.open()
+        return recording
+
+    async def _burial(self, consumer: ConsumerState) -> Burial:
+        task, dead = self._task, self._task.dead_letters
+        letters = DeadLetters(
+            self._connection,
+            task.name,
+            task.dead_subject,
+            source=consumer.stream,
+            create=dead.create,
+            stream=dead.stream,
+        )
+        retry = self._retry("dead letters")
+        await retry(letters.open)
+        return Burial(task.name, letters, dead, retry, self._statistics, self._lead, self._log)
+
+    async def _history(self, recording: Recording, consumer: ConsumerState) -> list[Recorded]:
+        """What a restart obeys: no window with a message above the floor was recorded before the first such message was
+        stored, except for parts of windows that go on."""
+        if recording.record is None:
+            self._log.warning("none of the sinks can be read back: after a crash some results may be there twice")
+            return []
+        since = await self._retry("the broker")(partial(self._stored_after, consumer))
+        recalled = await recording.recall(since - self._task.window.reach - _CLOCKS_APART, consumer.floor)
+        partitions = self._task.partitions
+        return [one for one in recalled if partition_of(one.key, partitions) == self._partition]
+
+    async def _stored_after(self, consumer: ConsumerState) -> float:
+        request = {"seq": consumer.floor + 1, "next_by_subj": ">"}
+        try:
+            answer = await self._connection.api(f"STREAM.MSG.GET.{consumer.stream}", request)
+        except Refused as error:
+            if error.err_code != _NOT_FOUND:
+                raise
+            return consumer.time or time.time()
+        return nanoseconds(answer["message"]["time"]) / 1e9
+
+    async def _unacknowledged(self) -> int:
+        look = partial(ensure, self._connection, self._spec, create=False)
+        return (await self._retry("the broker")(look)).ack_pending
+
+    async def _fetch(self, reader: Reader, ranges: Ranges) -> list[Message]:
+        found: list[Message] = []
+        for first, last in ranges:
+            async for messages in reader.read(first, last):
+                found += messages
+        return found
+
+    def _model(self) -> Callable[[dict[str, Any]], Awaitable[Any]]:
+        spec = self._task.model
+        client = AsyncAIClient(spec.address, spec.version, spec.timeout)
+        self._stack.push_async_callback(client.close)
+        # Trying again is ours: without end, and with longer pauses.
+        calling = client.options(retry=0)
+
+        async def predict(arguments: dict[str, Any]) -> Any:
+            return await calling.predict(**arguments)
+
+        return predict
+
+    def _retry(self, what: str) -> Retry:
+        def failed() -> None:
+            self._statistics.retries += 1
+
+        return Retry(what, self._log, failed=failed)
+
+
+def _gauges(intake: Intake, windower: Windower, operator: Operator) -> dict[str, float]:
+    return {
+        "open_windows": windower.open_windows,
+        "open_messages": windower.open_messages,
+        "keys": windower.keys,
+        "held_messages": intake.held_messages,
+        "held_bytes": intake.held_bytes,
+        "in_flight": operator.in_flight,
+        "lag": intake.lag,
+        "position": intake.position,
+        "floor": intake.floor,
+        "redelivered": intake.redelivered,
+    }
