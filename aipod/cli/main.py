@@ -1,7 +1,7 @@
 """The ``aipod`` command: which commands there are, and how it ends when one fails.
 
-A command is a file with a ``click.Command`` in it, and a place in ``COMMANDS``. It raises our errors; here they become
-one line and an exit code.
+A command is a file, or a package, with a ``click.Command`` in it, and a place in ``COMMANDS``. It raises our errors;
+here they become one line and an exit code.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, NoReturn
 import click
 
 import aipod
+from aipod.cli.debug import debug, wanted
 from aipod.cli.predict import predict
 from aipod.cli.serve import serve
+from aipod.cli.stream import stream
 from aipod.errors import AipodError, ConfigError
 
 __all__ = ["main"]
 
-COMMANDS: Sequence[click.Command] = (serve, predict)
+COMMANDS: Sequence[click.Command] = (serve, predict, stream)
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
-
-_DEBUG = "aipod.debug"
 
 
 class _Program(click.Group):
@@ -34,37 +34,28 @@ class _Program(click.Group):
         try:
             return super().invoke(ctx)
         except AipodError as error:
-            if _DEBUG in ctx.meta:
+            if wanted(ctx):
                 traceback.print_exc()
             _complain(str(error))
             raise click.exceptions.Exit(USAGE if isinstance(error, ConfigError) else FAILED) from None
         except SystemExit as end:
             # The server has said its line itself.
-            if _DEBUG in ctx.meta and end.__context__ is not None:
+            if wanted(ctx) and end.__context__ is not None:
                 traceback.print_exception(end.__context__)
             raise
 
 
-def _remember_debug(ctx: click.Context, parameter: click.Parameter, wanted: bool) -> None:
-    if wanted:
-        ctx.meta[_DEBUG] = True
-
-
-_debug = click.option(
-    "--debug", is_flag=True, expose_value=False, callback=_remember_debug, help="Show the traceback of an error, too."
-)
-
-
 @click.group(cls=_Program, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(aipod.__version__, message="%(prog)s %(version)s")
-@_debug
+@debug
 @click.pass_context
 def program(ctx: click.Context) -> None:
-    """Serve a Python class as a model, and call it.
+    """Serve a Python class as a model, call it, and let it predict what streams bring.
 
     \b
       aipod serve model:Digits
       aipod predict --version v1 --array images=images.npy
+      aipod stream run tasks.toml
 
     `aipod COMMAND --help` has more on each command. Settings come from flags, else from AIPOD_* in the environment,
     else they have defaults.
@@ -80,7 +71,7 @@ def program(ctx: click.Context) -> None:
 
 
 for _command in COMMANDS:
-    program.add_command(_debug(_command))
+    program.add_command(debug(_command))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,9 +13,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import cli_streams
 import pytest
 
 from aipod.cli.main import main
+from aipod.stream.dev import DevServer
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-W", "error", "-m", "aipod"]
@@ -101,3 +104,31 @@ def start(desk: Path) -> Iterator[Start]:
 def _process(desk: Path, variables: dict[str, str]) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "AIPOD_DATA_PATH": str(desk / "data"), **variables}
     return {"cwd": desk, "env": environment, "stderr": subprocess.PIPE, "encoding": "utf-8"}
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """Where the broker and the model are."""
+    directory = tmp_path_factory.mktemp("world")
+    (directory / "summing.py").write_text(cli_streams.MODEL)
+    arguments = ["serve", "summing:Sum", "--port", "0", "--host", "127.0.0.1", "--data-path", "data"]
+    with (
+        DevServer(directory / "nats") as broker,
+        subprocess.Popen(
+            [sys.executable, "-m", "aipod", *arguments],
+            cwd=directory,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as server,
+    ):
+        assert server.stdout is not None
+        yield broker.url, server.stdout.readline().split()[-1]
+        server.kill()
+
+
+@pytest.fixture
+def world(places: tuple[str, str]) -> cli_streams.World:
+    world = cli_streams.World(*places, name=f"t{secrets.token_hex(4)}")
+    world.streams()
+    return world
