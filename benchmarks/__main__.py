@@ -9,9 +9,15 @@ from types import ModuleType
 
 from benchmarks import report
 from benchmarks.harness import Comparison, Plan
-from benchmarks.workloads import arrays, loading, starting, tiny
+from benchmarks.workloads import arrays, loading, starting, streams, tiny
 
-_WORKLOADS: dict[str, ModuleType] = {"tiny": tiny, "arrays": arrays, "loading": loading, "starting": starting}
+_WORKLOADS: dict[str, ModuleType] = {
+    "tiny": tiny,
+    "arrays": arrays,
+    "loading": loading,
+    "starting": starting,
+    "streams": streams,
+}
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _QUICK = Plan(rounds=3, seconds=0.5, load_seconds=2.0)
 
@@ -20,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure AIPOD and what it is compared with."
     )
-    parser.add_argument("--quick", action="store_true", help="two minutes; good for a look, not for a verdict")
+    parser.add_argument("--quick", action="store_true", help="four minutes; good for a look, not for a verdict")
     parser.add_argument("--only", choices=_WORKLOADS, help="one workload; RESULTS.md stays as it is")
     choice = parser.parse_args()
     plan = _QUICK if choice.quick else Plan()

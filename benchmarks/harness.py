@@ -77,37 +77,24 @@ class Comparison:
         return self.ratio <= self.goal if self.at_most else self.ratio >= self.goal
 
 
-class Server:
-    """A server in a process of its own, from ``with`` to its end.
+class Process:
+    """A process to measure, from ``with`` to its end.
 
     Args:
-        module: What ``python -m`` runs; its first line on stdout ends in ``on host:port``.
-        arguments: For the module.
+        command: What to run.
         settings: ``AIPOD_*`` by their names without the prefix, in lower case.
-
-    Attributes:
-        ready_seconds: From the start of the process to its first line.
     """
 
-    def __init__(self, module: str, *arguments: str, **settings: object) -> None:
-        self._command = [sys.executable, "-m", module, *arguments]
-        self._settings = {"listen_host": "127.0.0.1", "listen_port": 0, **settings}
-        self.address = ""
-        self.ready_seconds = 0.0
+    def __init__(self, *command: str, **settings: object) -> None:
+        self._command = command
+        self._settings = settings
+        self._stdout: int | None = None
 
-    def __enter__(self) -> Server:
-        self._data = tempfile.TemporaryDirectory(prefix="aipod-bench-")
-        settings = {**self._settings, "data_path": self._data.name}
-        environment = {**os.environ, **{f"AIPOD_{name.upper()}": str(value) for name, value in settings.items()}}
-        started = time.perf_counter()
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, env=environment, text=True)
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        self.ready_seconds = time.perf_counter() - started
-        self.address = line.rpartition(" on ")[2].strip()
-        if not self.address:
-            self.__exit__(None, None, None)
-            raise RuntimeError(f"{' '.join(self._command[1:])} did not start")
+    def __enter__(self) -> Process:
+        environment = {f"AIPOD_{name.upper()}": str(value) for name, value in self._settings.items()}
+        self._process = subprocess.Popen(
+            self._command, stdout=self._stdout, env={**os.environ, **environment}, text=True
+        )
         return self
 
     def __exit__(
@@ -119,9 +106,16 @@ class Server:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._data.cleanup()
+
+    def check(self) -> None:
+        """Raise if it has ended of its own accord."""
+        if self._process.poll() is not None:
+            raise RuntimeError(f"{' '.join(self._command[1:])} ended with {self._process.returncode}")
+
+    def cpu_seconds(self) -> float:
+        """User's and system's, since it was started."""
+        fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self) -> int:
         return self._status("VmRSS")
@@ -140,6 +134,49 @@ class Server:
     def _status(self, name: str) -> int:
         lines = (self._proc / "status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":"))
+
+
+class Server(Process):
+    """A server in a process of its own, with a directory for its data that goes when it does.
+
+    Args:
+        module: What ``python -m`` runs; its first line on stdout ends in ``on host:port``.
+        arguments: For the module.
+        settings: As for :class:`Process`.
+
+    Attributes:
+        ready_seconds: From the start of the process to its first line.
+    """
+
+    def __init__(self, module: str, *arguments: str, **settings: object) -> None:
+        super().__init__(
+            sys.executable, "-m", module, *arguments, **{"listen_host": "127.0.0.1", "listen_port": 0, **settings}
+        )
+        self._stdout = subprocess.PIPE
+        self.address = ""
+        self.ready_seconds = 0.0
+
+    def __enter__(self) -> Server:
+        self._data = tempfile.TemporaryDirectory(prefix="aipod-bench-")
+        self._settings["data_path"] = self._data.name
+        started = time.perf_counter()
+        super().__enter__()
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        self.ready_seconds = time.perf_counter() - started
+        self.address = line.rpartition(" on ")[2].strip()
+        if not self.address:
+            self.__exit__(None, None, None)
+            raise RuntimeError(f"{' '.join(self._command[1:])} did not start")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._data.cleanup()
 
 
 def call(order: Order) -> Measured:

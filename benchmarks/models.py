@@ -25,6 +25,11 @@ class Arrays(AIModelBase):
         return {"data": data, "total": float(data.sum())} if total else {"data": data}
 
 
+class Mean(AIModelBase):
+    def predict(self, values: Any, window: Any = None) -> dict[str, Any]:
+        return {"mean": float(np.mean(values))}
+
+
 class Loading(Tiny):
     """A version's name says how its load spends how many seconds: ``sleep-10``, ``python-10`` or ``numpy-10``."""
 

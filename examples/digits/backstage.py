@@ -76,6 +76,59 @@ class ServerProcess:
         return self._process.wait()
 
 
+class Reader:
+    """``aipod stream run digits.toml``, again and again, until the end of the block.
+
+    Args:
+        broker: The URL that the task is given in place of the one in its file.
+        model: The address, likewise.
+    """
+
+    def __init__(self, broker: str, model: str) -> None:
+        task = (HERE / "digits.toml").read_text(encoding="utf-8")
+        self._task = task.replace("nats://localhost:4222", broker).replace("localhost:50051", model)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Reader:
+        self._directory = tempfile.TemporaryDirectory(prefix="aipod-demo-")
+        self._log = Path(self._directory.name, "reader.log")
+        Path(self._directory.name, "digits.toml").write_text(self._task, encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        if kind:
+            sys.stderr.write(self._log.read_text(errors="replace"))
+        self._directory.cleanup()
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "aipod", "stream", "run", f"{self._directory.name}/digits.toml"],
+                cwd=HERE,  # where the module is that the task names
+                env={name: value for name, value in os.environ.items() if not name.startswith("AIPOD_")},
+                stderr=log,
+            )
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def terminate(self) -> int:
+        """Send SIGTERM and return the exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait()
+
+
 class Traffic:
     """Threads that ask one version the same thing, from ``with`` to its end, and what became of it.
 
