@@ -35,7 +35,10 @@ CLIENT = (ROOT / "docs/client.md").read_text("utf-8")
 WRITTEN = "localhost:50051"
 NAMES = {"np": np, "datetime": datetime, "timedelta": timedelta, "timezone": timezone, "Input": Input, "Output": Output}
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+# The page about streams is followed step by step in test_docs_streams.py.
+each_code = pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.stem != "streams"], ids=lambda page: page.stem
+)
 each_text = pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.stem)
 
 
@@ -64,7 +67,7 @@ def each_vector(kind: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("head", "data"), found, ids=[head for head, _ in found])
 
 
-@each_page
+@each_code
 def test_the_code_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "docs"}

@@ -1,0 +1,211 @@
+"""Tasks of every kind on one stream, and kills of everything that they stand on while messages keep coming."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from stream_child import Child
+from stream_reference import Outcome, Sent, count, hopping, judge, judge_any_cut, session, sliding
+from stream_world import PUBLISHED_AT_A_TIME, World
+from waiting import eventually
+
+__all__ = ["TASKS", "Task", "storm", "values"]
+
+KEYS = 12
+# By how much a message's own time may be off; some are off by more, and late.
+JITTER = 0.5
+LATENESS = 2.0
+VICTIMS = {"consumer": 5, "broker": 3, "model": 2}
+
+Judge = Callable[[list[Sent], Outcome], list[str]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task's table, and what says whether all went well."""
+
+    judge: Judge
+    table: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.table["name"])
+
+    def outcome(self, world: World) -> Outcome:
+        sink = self.table.get("sinks", [""])[0]
+        if not sink.startswith("sql:"):
+            return world.outcome(self.name)
+        return Outcome(rows(world.directory / DATABASE, self.name), world.dead(self.name))
+
+
+def task(judge: Judge, name: str, window: str, **table: Any) -> Task:
+    return Task(judge, {"name": name, "window": window, "key": "field:k", **table})
+
+
+DATABASE = "results.db"
+# A window that only the data closes waits longer than any test takes.
+FOR_EVER = "max_wait=1h"
+
+COUNTED = partial(judge, reference=count(16))
+
+TASKS = [
+    task(
+        partial(judge, reference=count(32, keyed=False)),
+        *("one", f"count:32,{FOR_EVER}"),
+        key="",
+        sinks=["nats:results.one.all"],
+    ),
+    task(partial(COUNTED, bad=True), "keyed", f"count:16,{FOR_EVER}", version="strict"),
+    task(COUNTED, "fenced", f"count:16,{FOR_EVER}", sinks=["nats-fenced:results.fenced.{key}"]),
+    task(COUNTED, "sql", f"count:16,{FOR_EVER}", sinks=[f"sql:sqlite:///{DATABASE}#results"]),
+    task(partial(judge, reference=sliding(12, 5)), "sliding", f"sliding:12:5,{FOR_EVER}"),
+    task(partial(judge, reference=hopping(1.0, 1.0)), "stored", "tumbling:1s,lateness=1s"),
+    task(
+        partial(judge, reference=hopping(2.0, 2.0, LATENESS, own_time=True)),
+        *("own", f"tumbling:2s,lateness={LATENESS:g}s,{FOR_EVER}"),
+        time="field:t",
+    ),
+    task(
+        partial(judge, reference=hopping(3.0, 1.0, LATENESS, own_time=True)),
+        *("hopping", f"hopping:3s:1s,lateness={LATENESS:g}s,{FOR_EVER}"),
+        time="field:t",
+    ),
+    task(partial(judge, reference=session(0.4)), "session", f"session:400ms,lateness=1s,{FOR_EVER}"),
+    task(partial(judge_any_cut, sizes=(64,)), "idle", "count:64,max_wait=300ms"),
+]
+
+
+def values(number: int, rate: float, dice: random.Random) -> Iterator[dict[str, Any]]:
+    """Make messages of keys that come and go, most in time, some late, a few bad."""
+    begin = time.time()
+    assert PUBLISHED_AT_A_TIME / rate + 2 * JITTER <= LATENESS, "they would be late by themselves"
+    for at in range(number):
+        # A few keys speak at a time, for a third of a second or so, and then are silent.
+        shift = int(at / rate * 3)
+        late = 30.0 if dice.random() < 0.003 else 0.0
+        yield {
+            "n": at,
+            "k": f"k{(shift * 5 + dice.choice((0, 1, 4))) % KEYS}",
+            "t": begin + at / rate + dice.uniform(-JITTER, JITTER) - late,
+            "v": dice.randrange(1_000_000),
+            **({"bad": True} if dice.random() < 0.003 else {}),
+        }
+
+
+def storm(world: World, dice: random.Random, messages: int, kills: int, rate: float) -> str:
+    """Kill and restart while messages are published; returns when all that was published is done with.
+
+    Args:
+        world: With an empty source stream.
+        dice: Throws messages, moments and victims.
+        messages: How many.
+        kills: How many.
+        rate: Messages per second.
+
+    Returns:
+        What happened, in a line.
+    """
+    model = world.model
+    consumer = start(world, *TASKS)
+    whens = sorted(dice.uniform(0.04, 0.96) * messages for _ in range(kills))
+    victims = dice.choices(list(VICTIMS), list(VICTIMS.values()), k=kills)
+    pauses = [dice.uniform(0.0, 0.5) for _ in range(kills)]
+    publisher = world.publisher(values(messages, rate, dice), rate)
+    for when, victim, pause in zip(whens, victims, pauses, strict=True):
+        eventually(lambda when=when: publisher.done >= when or not publisher.running, messages / rate + 60)
+        if victim == "broker":
+            world.broker.kill()
+            world.after(pause)
+            world.broker.start()
+        else:
+            child = consumer if victim == "consumer" else model
+            assert child.alive, f"the {victim} ended by itself:\n{child.said()[-4000:]}"
+            child.stop(signal.SIGKILL)
+            world.after(pause)
+            child.start()
+    publisher.wait()
+    begin = time.monotonic()
+    # What could not be done between the kills is done now.
+    drain(world, consumer, *TASKS, bound=60 + messages / 300)
+    took = time.monotonic() - begin
+    return f"{messages} messages, killed {dict(Counter(victims))}, another {took:.0f} s until all was done"
+
+
+def start(world: World, *tasks: Task) -> Child:
+    """Begin to consume."""
+    world.write_tasks(*(task.table for task in tasks))
+    consumer = world.consumer()
+    consumer.start()
+    return consumer
+
+
+def drain(world: World, consumer: Child, *tasks: Task, bound: float = 60.0) -> None:
+    """Wait until the consumer has had everything, end it, and let another close what is open."""
+
+    def behind() -> list[str]:
+        return [task.name for task in tasks if not world.caught_up(task.name)]
+
+    try:
+        eventually(lambda: not consumer.alive or not behind(), bound)
+    except AssertionError:
+        raise AssertionError(f"not caught up: {behind()}\n{consumer.said()[-4000:]}") from None
+    assert consumer.alive, f"it ended by itself:\n{consumer.said()[-4000:]}"
+    assert consumer.stop() == 0, consumer.said()[-4000:]
+    finish(world, *tasks, bound=bound)
+
+
+def finish(world: World, *tasks: Task, bound: float = 60.0) -> None:
+    """Consume what is there, close what is open, and see that nothing is left unacknowledged."""
+    world.write_tasks(*(task.table for task in tasks))
+    last = world.consumer("--once", name="last")
+    last.start()
+    assert last.wait(bound) == 0, last.said()[-4000:]
+    for task in tasks:
+        assert world.caught_up(task.name) and not world.ack_pending(task.name), task.name
+
+
+def contradictions(world: World, *tasks: Task) -> list[str]:
+    """What is wrong with the outcome of each task."""
+    sent = world.sent()
+    return [f"{task.name}: {complaint}" for task in tasks for complaint in task.judge(sent, task.outcome(world))]
+
+
+def rows(database: Path, task: str) -> list[dict[str, Any]]:
+    """The table of the SQL sink, as documents."""
+    if not database.exists():
+        return []
+    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    try:
+        query = (
+            'SELECT "key", "window", revision, "start", "end", "count", reason, members, dropped, result FROM results'
+        )
+        found = connection.execute(f"{query} WHERE task = ? ORDER BY rowid", [task]).fetchall()
+    finally:
+        connection.close()
+    return [
+        {
+            "key": key,
+            "window": {
+                "id": name,
+                "revision": revision,
+                "start": begin,
+                "end": end,
+                "count": number,
+                "reason": reason,
+                "members": json.loads(members),
+            },
+            "dropped": json.loads(dropped),
+            "result": json.loads(result),
+        }
+        for key, name, revision, begin, end, number, reason, members, dropped, result in found
+    ]
