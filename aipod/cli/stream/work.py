@@ -14,6 +14,7 @@ import click
 from aipod.cli.stream.check import show
 from aipod.cli.stream.running import PATIENCE, follow_supervisor, run_until_told
 from aipod.errors import Unavailable
+from aipod.memory import collect_seldom, settle_heap
 from aipod.rpc.health import HealthServer
 from aipod.stream.broker.connection import connect
 from aipod.stream.plan import outline, plan
@@ -53,6 +54,9 @@ def work(tasks: Sequence[StreamTask], way: Way) -> None:
     Raises:
         AipodError: What cannot begin; with ``once``, also what a task ended with.
     """
+
+    settle_heap()
+    collect_seldom()
 
     async def main(stop: asyncio.Event) -> None:
         lifeline = follow_supervisor() if way.share is not None else None
