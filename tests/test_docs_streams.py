@@ -15,7 +15,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -30,6 +30,7 @@ from aipod.cli.stream import stream
 from aipod.cli.stream.status import _COLUMNS
 from aipod.config.kinds import Kind
 from aipod.stream.broker.connection import Connect
+from aipod.stream.message import Message
 from aipod.stream.statistics import COUNTERS, Statistics
 from aipod.stream.status import Standing
 from aipod.stream.tasks import DeadSpec, ModelSpec, Source, StreamTask, loads
@@ -37,7 +38,7 @@ from aipod.stream.tasks.decode import _DECODERS
 from aipod.stream.tasks.sinkspec import OPTIONS
 from aipod.stream.tasks.table import _WINDOW, ALIASES, KNOWN, _Nats
 from aipod.stream.tasks.toml import _parser
-from aipod.stream.windows import WindowSpec
+from aipod.stream.windows import Closed, Windower, WindowSpec
 from aipod.stream.windows.window import Reason
 
 ROOT = Path(__file__).parent.parent
@@ -393,3 +394,27 @@ def texts_of(directory: Path) -> Iterator[str]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield re.sub(r"%[-.\w]", " ", node.value)
+
+
+# What the page draws: the times of the messages, and the windows that they fall into.
+DRAWN = [
+    ("count:4", range(10), [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]),
+    ("sliding:4:2", range(8), [[1, 2, 3, 4], [3, 4, 5, 6], [5, 6, 7, 8]]),
+    ("tumbling:10s", [2, 6, 13, 16, 18, 32], [[1, 2], [3, 4, 5], [6]]),
+    ("hopping:20s:10s", [2, 6, 13, 16], [[1, 2], [1, 2, 3, 4], [3, 4]]),
+    ("session:5s", [2, 4, 7, 15, 17], [[1, 2, 3], [4, 5]]),
+    ("tumbling:10s, lateness 3s", [1, 4, 11, 8, 14, 6], [[1, 2, 4], [3, 5]]),
+]
+
+
+@pytest.mark.parametrize(("text", "times", "windows"), DRAWN, ids=[text for text, *_ in DRAWN])
+def test_windows_are_cut_as_they_are_drawn(text: str, times: Sequence[float], windows: list[list[int]]) -> None:
+    assert text in STREAMS
+    late = "lateness" in text
+    windower = Windower(WindowSpec.parse(text.partition(", ")[0], own_time=late, lateness=3.0 if late else 0.0))
+    outcomes = []
+    for position, time in enumerate(times, 1):
+        outcomes += windower.feed(Message(position, time, "s", b"", time=time))
+    outcomes += windower.advance(1000.0)
+    cut = [[message.seq for message in one.window.messages] for one in outcomes if isinstance(one, Closed)]
+    assert cut == windows

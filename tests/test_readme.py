@@ -50,7 +50,8 @@ def test_the_first_ten_minutes_go_as_they_are_told(
 
 def _steps() -> list[tuple[str, str]]:
     """Every block from the model on: its language and its text."""
-    text = README[README.index("write `model.py`") :]
+    begin = README.index("write `model.py`")
+    text = README[begin : README.index("\n## ", begin)]
     return [(match[1], match[2]) for match in re.finditer(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
 
 

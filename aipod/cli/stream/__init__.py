@@ -56,7 +56,7 @@ def stream() -> None:
     """Let a model predict what NATS JetStream brings, window by window, and lose nothing.
 
     \b
-      aipod stream dev --stream SENSORS:sensors.> --stream RESULTS:results.>
+      aipod stream dev --stream 'SENSORS:sensors.>' --stream 'RESULTS:results.>'
       aipod stream run tasks.toml
       aipod stream run --subject 'sensors.>' --window count:32 --key device \\
           --model localhost:50051 --version v1 --sink 'nats:results.{key}'

@@ -24,7 +24,7 @@ def _streams(ctx: click.Context, parameter: click.Parameter, given: tuple[str, .
         name, colon, subjects = text.partition(":")
         streams[name] = [subject.strip() for subject in subjects.split(",")]
         if not (colon and name and all(streams[name])):
-            raise click.BadParameter(f"{text!r} does not read NAME:SUBJECT; write SENSORS:sensors.>, for example.")
+            raise click.BadParameter(f"{text!r} does not read NAME:SUBJECT; write 'SENSORS:sensors.>', for example.")
     return streams
 
 
@@ -50,7 +50,7 @@ def dev(directory: Path, port: int, streams: dict[str, list[str]]) -> None:
 
     \b
       aipod stream dev
-      aipod stream dev --port 0 --stream SENSORS:sensors.> --stream RESULTS:results.>
+      aipod stream dev --port 0 --stream 'SENSORS:sensors.>' --stream 'RESULTS:results.>'
 
     When it is ready it prints one line with its URL. It listens on this machine alone, asks nobody who he is, and
     finds what it had kept when it is started again. It is for trying things out.
