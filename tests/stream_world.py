@@ -129,7 +129,7 @@ class World:
             "model": self.model_address,
             "timeout": 10.0,
             "sinks": [f"nats:results.{own['name']}.{{key}}"],
-            "lease_ttl": 1.0,
+            "lease_ttl": 2.0,
             **own,
         }
 
@@ -164,9 +164,9 @@ class World:
         self._publishers.append(Publisher(self, list(values), rate))
         return self._publishers[-1]
 
-    def consumer_infos(self, durable: str) -> list[ConsumerInfo]:
+    def consumer_infos(self, durable: str, stream: str = SOURCE) -> list[ConsumerInfo]:
         """What the broker says of a durable consumer, or of those of its partitions."""
-        infos = self.run(self.js.consumers_info(SOURCE))
+        infos = self.run(self.js.consumers_info(stream))
         return [info for info in infos if info.name.rpartition("-")[0] == durable or info.name == durable]
 
     def caught_up(self, durable: str) -> bool:
@@ -174,8 +174,8 @@ class World:
         infos = self.consumer_infos(durable)
         return bool(infos) and not any(info.num_pending for info in infos)
 
-    def ack_pending(self, durable: str) -> int:
-        return sum(info.num_ack_pending or 0 for info in self.consumer_infos(durable))
+    def ack_pending(self, durable: str, stream: str = SOURCE) -> int:
+        return sum(info.num_ack_pending or 0 for info in self.consumer_infos(durable, stream))
 
     def holders(self, task: str) -> dict[str, str]:
         """Who holds the lease of each partition."""
@@ -227,7 +227,8 @@ class World:
         await manager.add_stream(
             StreamConfig(name=RESULTS, subjects=["results.>"], duplicate_window=self._dedup_window)
         )
-        await manager.add_stream(StreamConfig(name=DEAD, subjects=["dead.>"]))
+        # As long as that of a stream which a task makes for itself.
+        await manager.add_stream(StreamConfig(name=DEAD, subjects=["dead.>"], duplicate_window=3600.0))
 
     async def _holders(self, prefix: str) -> dict[str, str]:
         bucket = await self.js.key_value("aipod")

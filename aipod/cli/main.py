@@ -1,7 +1,7 @@
 """The ``aipod`` command: which commands there are, and how it ends when one fails.
 
 A command is a file, or a package, with a ``click.Command`` in it, and a place in ``COMMANDS``. It raises our errors;
-here they become one line and an exit code.
+here they become one line, or a list of what is wrong with a file, and an exit code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Program(click.Group):
         except AipodError as error:
             if wanted(ctx):
                 traceback.print_exc()
-            _complain(str(error))
+            _complain(*(error.problems if isinstance(error, ConfigError) else [str(error)]))
             raise click.exceptions.Exit(USAGE if isinstance(error, ConfigError) else FAILED) from None
         except SystemExit as end:
             # The server has said its line itself.
@@ -90,9 +90,14 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _complain(text: str) -> None:
-    # In one line, whatever was quoted in it.
-    print(f"aipod: {' '.join(text.split())}", file=sys.stderr)
+def _complain(*problems: str) -> None:
+    # Each in one line, whatever was quoted in it.
+    lines = [" ".join(problem.split()) for problem in problems]
+    text = "; ".join(lines)
+    place = "".join(text.partition(": ")[:2])
+    if len(lines) > 1 and all(line.startswith(place) for line in lines):  # a file's
+        text = "\n  ".join([f"{place}{len(lines)} problems", *(line.removeprefix(place) for line in lines)])
+    print(f"aipod: {text}", file=sys.stderr)
 
 
 def _advice(error: click.ClickException) -> str:

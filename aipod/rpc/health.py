@@ -93,7 +93,10 @@ def _check_free(address: str) -> None:
     reason = "write host:port, with a port from 0 to 65535"
     if port.isdecimal() and int(port) <= 65535:
         try:
-            socket.create_server((host.strip("[]"), int(port)), family=family).close()
+            host = host.strip("[]")
+            # On all addresses of both kinds, where gRPC takes them so.
+            both = host == "::" and socket.has_dualstack_ipv6()
+            socket.create_server((host, int(port)), family=family, dualstack_ipv6=both).close()
             return
         except OSError as error:
             reason = f"{error.strerror}; choose another port for health"

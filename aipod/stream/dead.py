@@ -35,6 +35,7 @@ class DeadLetters:
         task: The task's name.
         subject: Where they are, the task's own.
         source: The stream that its messages come from; needed to bury.
+        origin: The same, as :mod:`aipod.stream.origin` names it.
         create: Make a stream for the subject if there is none.
         stream: That stream's name; None finds it.
     """
@@ -46,6 +47,7 @@ class DeadLetters:
         subject: str,
         *,
         source: str = "",
+        origin: str = "",
         create: bool = True,
         stream: str | None = None,
     ) -> None:
@@ -53,6 +55,7 @@ class DeadLetters:
         self._task = task
         self._subject = subject
         self._source = source
+        self._origin = origin
         self._create = create
         self._wanted = stream
         self._stream = ""
@@ -86,7 +89,7 @@ class DeadLetters:
         await self._open_once()
         limit = self._connection.nc.max_payload
         for _ in range(2):
-            headers, data = write_letter(message, self._task, self._source, reason, error, limit)
+            headers, data = write_letter(message, self._task, self._source, reason, error, limit, self._origin)
             try:
                 await publish(self._connection, self._stream, self._subject, data, headers)
                 return

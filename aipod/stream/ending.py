@@ -18,14 +18,15 @@ _AGAIN = 1.0
 
 async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancel tasks until they have ended; what they end with is nobody's."""
+    tasks = set(tasks)
     left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
             task.cancel()
-        ended, left = await asyncio.wait(left, timeout=_AGAIN)
-        for task in ended:
-            if not task.cancelled():
-                task.exception()  # or it would be logged as never retrieved
+        _, left = await asyncio.wait(left, timeout=_AGAIN)
+    for task in tasks:  # those that had ended before, too
+        if not task.cancelled():
+            task.exception()  # or it would be logged as never retrieved
 
 
 async def first_of(*coroutines: Coroutine[Any, Any, Any]) -> None:

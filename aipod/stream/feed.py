@@ -75,7 +75,6 @@ class Parts:
 
     Attributes:
         recalled: The last position in the windower's history; -1 if there is none.
-        lead: Raises if another process has taken over.
         unacknowledged: Asks the broker how many messages are delivered and not acknowledged.
         fetch: Reads messages again, from the stream, by position; those that are gone are not in the answer.
     """
@@ -87,7 +86,6 @@ class Parts:
     burial: Burial
     statistics: Statistics
     recalled: int
-    lead: Callable[[], None]
     unacknowledged: Callable[[], Awaitable[int]]
     fetch: Callable[[Ranges], Awaitable[list[Message]]]
 
@@ -180,11 +178,12 @@ class Feed:
                 await self._ahead(outcome)
 
     def _forget(self) -> None:
-        # It looks at every key, and only what earlier lives recorded is there to be forgotten.
+        # Only what earlier lives recorded is there to be forgotten.
         now = time.monotonic()
         if now >= self._forget_at and self._forgotten < self._parts.recalled:
-            self._forgotten, self._forget_at = self._intake.floor, now + _FORGET_SECONDS
-            self._windower.forget(self._forgotten)
+            floor = self._intake.floor
+            if self._windower.forget(floor):
+                self._forgotten, self._forget_at = floor, now + _FORGET_SECONDS
 
     def _finish(self, message: Message) -> None:
         # It can be in a window that is closed and not recorded yet.
@@ -193,7 +192,6 @@ class Feed:
 
     def _acknowledge(self) -> None:
         if self._done:
-            self._parts.lead()
             self._intake.done(self._done)
             self._done = []
 
@@ -230,6 +228,8 @@ class Feed:
     async def _late(self, outcome: Late) -> None:
         message, policy = outcome.message, self._task.window.late
         self._statistics.late += 1
+        # Until the close that it is late for is recorded, a crash may still undo it.
+        await self._parts.operator.landed(message.key)
         if policy == "amend" and outcome.recorded is not None and await self._amend(message, outcome.recorded):
             pass
         elif policy != "drop":

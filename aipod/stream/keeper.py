@@ -16,7 +16,8 @@ from aipod.errors import AipodError
 from aipod.stream import pipeline
 from aipod.stream.broker.connection import Connect, Connection
 from aipod.stream.burial import TaskStopped
-from aipod.stream.pipeline import Pipeline, logger_of
+from aipod.stream.notice import Notice
+from aipod.stream.pipeline import BUCKET, Pipeline, logger_of
 from aipod.stream.quota import Quota
 from aipod.stream.statistics import Statistics
 from aipod.stream.supervisor import Pauses
@@ -64,6 +65,7 @@ class Keeper:
         self._once = once
         self._quota = quota
         self._changed = changed
+        self._notice: Notice | None = None
         self._pauses = Pauses(0.5, 60.0, 60.0)
 
     def __repr__(self) -> str:
@@ -82,12 +84,12 @@ class Keeper:
                 self._enter("done")
                 return
             except TaskStopped as error:
-                self._fail("stopped", error)
+                await self._fail("stopped", error)
                 if self._once:
                     raise
                 await asyncio.Event().wait()
             except Exception as error:
-                self._fail("failed", error)
+                await self._fail("failed", error)
                 if self._once:
                     raise
             self.statistics.restarts += 1
@@ -99,7 +101,8 @@ class Keeper:
     async def _run(self) -> None:
         self._enter("starting")
         connection = await self._connected(self.task.source.connect)
-        await Pipeline(
+        self._notice = Notice(connection, BUCKET, self.task.name, self.partition, self._holder)
+        pipeline = Pipeline(
             self.task,
             self.partition,
             connection,
@@ -108,16 +111,25 @@ class Keeper:
             quota=self._quota,
             statistics=self.statistics,
             on_state=self._enter,
-        ).run(once=self._once)
+        )
+        try:
+            await pipeline.run(once=self._once)
+        finally:
+            await self._notice.settle()
 
-    def _fail(self, state: State, error: Exception) -> None:
+    async def _fail(self, state: State, error: Exception) -> None:
         # What is not of our tree is a bug, of ours or of a user's function, and its traceback is wanted.
         trace = None if isinstance(error, AipodError) else error
         logger_of(self.task, self.partition).error("%s: %s", state, error, exc_info=trace)
-        self._enter(state, str(error) or type(error).__name__)
+        problem = str(error) or type(error).__name__
+        if self._notice is not None:  # first, since a process whose last task has stopped ends with that
+            await self._notice.put_up(state, problem)
+        self._enter(state, problem)
 
     def _enter(self, state: State | pipeline.State, problem: str = "") -> None:
         if state == "running" or problem:
             self.problem = problem
         self.state = state
+        if state == "running" and self._notice is not None:
+            self._notice.take_down()
         self._changed()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
 from aipod.stream.message import Message
+from aipod.stream.origin import mark_of
 from aipod.stream.sinks.publishing import wire_bytes
 
 __all__ = ["DeadLetter", "read_letter", "write_letter"]
@@ -59,11 +60,15 @@ class DeadLetter:
 
 
 def write_letter(
-    message: Message, task: str, stream: str, reason: str, error: BaseException | None, max_bytes: int
+    message: Message, task: str, stream: str, reason: str, error: BaseException | None, max_bytes: int, origin: str = ""
 ) -> tuple[dict[str, str], bytes]:
-    """Write a dead letter of at most ``max_bytes``: headers and payload."""
+    """Write a dead letter of at most ``max_bytes``: headers and payload.
+
+    Args:
+        origin: The stream as :mod:`aipod.stream.origin` names it.
+    """
     ours = {
-        "Nats-Msg-Id": f"dead/{quote(task, safe='')}/{message.seq}",
+        "Nats-Msg-Id": f"dead/{quote(task, safe='')}/{message.seq}{mark_of(origin)}",
         "Aipod-Task": quote(task, safe=_PRINTABLE),
         "Aipod-Reason": _cut(quote(reason.strip(), safe=_PRINTABLE, errors="replace")),
         "Aipod-Error": "" if error is None else type(error).__name__,

@@ -115,7 +115,6 @@ async def _run(task: StreamTask, file: BinaryIO) -> dict[str, Any]:
             burial,
             statistics,
             -1,
-            lambda: None,
             lines.unacknowledged,
             lines.fetch,
         )

@@ -55,6 +55,7 @@ class Operator:
         done: Called with positions that are to be acknowledged, and with the window that was the last to need them; it
             is in every sink, or its messages are in the dead letters.
         concurrency: Windows in flight.
+        source: The stream that the windows are cut from, for the record.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class Operator:
         done: Callable[[Sequence[int], Window], None],
         statistics: Statistics,
         concurrency: int = 4,
+        source: str = "",
     ) -> None:
         self._task = task
+        self._source = source
         self._inference = inference
         self._recording = recording
         self._burial = burial
@@ -79,6 +82,7 @@ class Operator:
         self._last: dict[str, Flight] = {}
         self._error: Exception | None = None
         self._moved = asyncio.Event()
+        self._failed = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Operator {self._task!r}, {self.in_flight} in flight>"
@@ -116,6 +120,13 @@ class Operator:
         flight.others.append(seq)
         return True
 
+    async def landed(self, key: str) -> None:
+        """Wait until all that was submitted of a key has landed."""
+        flight = self._last.get(key)
+        if flight is not None:
+            await flight.landed.wait()
+            self._check()
+
     async def drain(self) -> None:
         """Wait until all that was submitted is done.
 
@@ -128,8 +139,8 @@ class Operator:
 
     async def failure(self) -> None:
         """Wait until a window fails, and raise what it failed with."""
-        while True:
-            await self._movement()
+        await self._failed.wait()
+        self._check()
 
     async def close(self) -> None:
         """Give up what is in flight; nothing of that is acknowledged."""
@@ -162,13 +173,14 @@ class Operator:
             self._inference.forget(window.releases)
         except Exception as error:
             self._error = self._error or error
+            self._failed.set()
         finally:
             flight.landed.set()
             if self._last.get(window.key) is flight:
                 del self._last[window.key]
 
     async def _record(self, window: Window, members: Sequence[Message], value: Any) -> Recorded | None:
-        recorded = window.recorded()
+        recorded = window.recorded(self._source)
         first = window.messages[0]
         result = Result(self._task, recorded, value, _missing(window, members), first.headers, first.subject)
         try:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Literal
+from typing import Any, Literal
 
 from aipod.errors import ConfigError
 from aipod.stream.broker.connection import Connection
@@ -25,6 +25,7 @@ from aipod.stream.retry import pauses
 from aipod.stream.sinks.interface import Diverged, Fenced
 from aipod.stream.statistics import Statistics
 from aipod.stream.tasks import StreamTask
+from aipod.stream.tasks.digest import differences, digest
 from aipod.stream.tenure import Tenure, consumer_of
 
 __all__ = ["BUCKET", "Pipeline", "State", "consumer_of", "logger_of"]
@@ -105,7 +106,7 @@ class Pipeline:
     async def _run(self) -> None:
         pause = pauses()
         before = ""
-        while True:
+        while not self._leave.is_set():
             self._at_work = False
             self._on_state("starting")
             try:
@@ -124,7 +125,9 @@ class Pipeline:
                     raise ConfigError([_conflicting(self._task, error)]) from error
                 self._log.warning("%s; starting afresh from the record", error)
             self.statistics.restarts += 1
-            await asyncio.sleep(pause())
+            if not self._leave.is_set():
+                self._at_work = False
+                await asyncio.sleep(pause())
 
     @asynccontextmanager
     async def _leading(self) -> AsyncIterator[Lease | None]:
@@ -132,13 +135,19 @@ class Pipeline:
             yield None
             return
         lease = Lease(
-            self._connection, BUCKET, self._task.name, self._partition, self._holder, ttl=self._task.lease_ttl
+            self._connection,
+            BUCKET,
+            self._task.name,
+            self._partition,
+            self._holder,
+            ttl=self._task.lease_ttl,
+            about={"task": digest(self._task)},
         )
         self._on_state("standby")
         try:
             while not self._placed:
                 await self._quota.room()
-                await lease.acquire()
+                await lease.acquire(self._meet)
                 self._placed = self._quota.take()
                 if not self._placed:
                     await lease.release()
@@ -150,12 +159,15 @@ class Pipeline:
                 self._placed = False
                 self._quota.give()
 
-    async def _tenure(self, lease: Lease | None) -> None:
-        def lead() -> None:
-            if lease is not None and not lease.held():
-                raise Fenced(self._task.name)
+    def _meet(self, entry: Mapping[str, Any]) -> None:
+        holder = entry.get("holder", "another process")
+        self._log.info("standing by: %s runs it", holder)
+        if differing := differences(digest(self._task), entry.get("task")):
+            what = ", ".join(differing)
+            self._log.warning("%s runs another task of this name, which differs in: %s; rename one", holder, what)
 
-        async with Tenure(self._task, self._partition, self._connection, lead, self.statistics, self._log) as tenure:
+    async def _tenure(self, lease: Lease | None) -> None:
+        async with Tenure(self._task, self._partition, self._connection, lease, self.statistics, self._log) as tenure:
             self._on_state("running")
             await self._work(tenure, lease)
 
@@ -203,6 +215,6 @@ class _Surplus(Exception):
 
 def _conflicting(task: StreamTask, error: Diverged) -> str:
     return (
-        f"{error}, and the record does not say so when it is asked: it is of another stream, or of one that was made "
-        f"anew; give task {task.name!r} another name, or another sink"
+        f"{error}, and does not say so when it is asked: it is of another stream, of one that was made anew, or of "
+        f"windows of another size; give task {task.name!r} another name, or another sink"
     )

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from aipod.errors import AipodError
 from aipod.stream.broker.connection import Connection
 from aipod.stream.broker.consumer import ConsumerState, ensure
 from aipod.stream.pipeline import consumer_of
+from aipod.stream.sinks.interface import Foreseeing
+from aipod.stream.sinks.opening import open_sink
 from aipod.stream.sinks.streams import find_stream
 from aipod.stream.tasks import SinkSpec, StreamTask, Template
+from aipod.stream.version import find_version
 
 __all__ = ["Finding", "outline", "plan"]
 
 # Sinks that can say after a crash what is in them.
 _RECORDS = ("nats", "sql", "file")
+# Sinks that have another side, which can be looked at.
+_FORESEEING = ("nats", "sql", "file", "model")
 
 
 @dataclass(frozen=True)
@@ -52,15 +58,15 @@ def outline(task: StreamTask) -> list[Finding]:
 
 
 async def plan(conn: Connection, task: StreamTask) -> list[Finding]:
-    """Look at everything on the broker that a task needs. Nothing is made or changed.
+    """Look at everything that a task needs: on the broker, at its models, in its sinks. Nothing is made or changed.
 
     Raises:
         Unavailable: The broker is away.
     """
     findings = [await _consumer(conn, task, partition) for partition in range(task.partitions)]
-    for sink in (inner for outer in task.sinks for inner in outer.all()):
-        if sink.kind == "nats":
-            findings.append(await _sink(conn, task, sink))
+    findings.append(await _asked("model", find_version(task.model.address, task.model.version)))
+    sinks = [inner for outer in task.sinks for inner in outer.all()]
+    findings += [await _sink(conn, task, sink) for sink in sinks if sink.kind in _FORESEEING]
     dead = task.dead_letters
     findings.append(await _stream(conn, "dead letters", task.dead_subject, dead.stream, dead.create))
     return findings
@@ -81,9 +87,28 @@ def _said_of(state: ConsumerState) -> str:
     return f"consumer {state.durable} of stream {state.stream} would be made"
 
 
-async def _sink(conn: Connection, task: StreamTask, sink: SinkSpec) -> Finding:
-    pattern = Template(sink.target).wildcard(task.name)
-    return await _stream(conn, f"sink {sink}", pattern, sink.options["stream"], sink.options["create"])
+async def _sink(conn: Connection, task: StreamTask, spec: SinkSpec) -> Finding:
+    what = f"sink {spec}"
+    if spec.kind == "nats":
+        pattern = Template(spec.target).wildcard(task.name)
+        return await _stream(conn, what, pattern, spec.options["stream"], spec.options["create"])
+    return await _asked(what, _foreseen(conn, task, spec))
+
+
+async def _foreseen(conn: Connection, task: StreamTask, spec: SinkSpec) -> str:
+    sink = open_sink(spec, task.name, conn)
+    try:
+        assert isinstance(sink, Foreseeing), spec.kind
+        return await sink.foresee()
+    finally:
+        await sink.close()
+
+
+async def _asked(what: str, answer: Awaitable[str]) -> Finding:
+    try:
+        return Finding(what, await answer)
+    except AipodError as error:
+        return Finding(what, str(error), good=False)
 
 
 async def _stream(conn: Connection, what: str, pattern: str, name: str | None, create: bool) -> Finding:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 from aipod.errors import AipodError, ModelError
@@ -65,14 +65,21 @@ class Recording:
         for sink, retry in self._sinks:
             await retry(sink.open)
 
-    async def recall(self, since: float, floor: int) -> list[Recorded]:
+    async def recall(
+        self, since: float, floor: int, admit: Callable[[list[Recorded]], Awaitable[None]]
+    ) -> list[Recorded]:
         """Ask the record, if there is one; see :meth:`Record.recall`. Others that can be read are asked too, so that
-        :meth:`supply` knows what they lack."""
+        :meth:`supply` knows what they lack.
+
+        Args:
+            admit: Raises if what one of them has is not to be gone on with.
+        """
         recalled: list[Recorded] = []
         self._theirs = {}
         for place, (sink, retry) in enumerate(self._sinks):
             if isinstance(sink, Record):
                 found = await retry(partial(sink.recall, since, floor))
+                await admit(found)
                 if sink is self.record:
                     recalled = found
                 else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,8 +27,11 @@ Ranges = tuple[tuple[int, int], ...]
 
 def ranges_of(seqs: Iterable[int]) -> Ranges:
     """Write positions, in any order, as ranges."""
+    ordered = sorted(set(seqs))
+    if ordered and ordered[-1] - ordered[0] == len(ordered) - 1:  # most windows of a stream with one key
+        return ((ordered[0], ordered[-1]),)
     ranges: list[tuple[int, int]] = []
-    for seq in sorted(set(seqs)):
+    for seq in ordered:
         if ranges and seq == ranges[-1][1] + 1:
             ranges[-1] = (ranges[-1][0], seq)
         else:
@@ -67,6 +71,7 @@ class Recorded:
         end: The end; of windows with bounds, the first instant that is not in it.
         reason: Why it was closed.
         members: The positions of its messages in the source stream.
+        source: That stream, as :mod:`aipod.stream.origin` names it; "" where that is not known.
     """
 
     key: str
@@ -76,6 +81,7 @@ class Recorded:
     end: float
     reason: str
     members: Ranges
+    source: str = ""
 
     @property
     def first(self) -> int:
@@ -84,6 +90,10 @@ class Recorded:
     @property
     def last(self) -> int:
         return self.members[-1][1]
+
+    def agrees(self, other: Recorded) -> bool:
+        """Whether both are of the same messages, as far as their streams are known."""
+        return self.members == other.members and (self.source == other.source or not (self.source and other.source))
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,7 @@ class Result:
                 "revision": window.revision,
                 "start": window.start,
                 "end": window.end,
+                **({"source": window.source} if window.source else {}),
                 "count": self.count,
                 "reason": window.reason,
                 "members": [list(pair) for pair in window.members],
@@ -142,8 +153,7 @@ class Result:
             SerializationError: The model returned something that JSON cannot say.
         """
         try:
-            text = json.dumps(self.document(), ensure_ascii=False, separators=(",", ":"), default=_plain)
-            return text.encode("utf-8")
+            return _WRITER.encode(self.document()).encode("utf-8")
         except (TypeError, ValueError, RecursionError) as error:
             raise SerializationError("result", f"it does not fit into JSON: {error}") from error
 
@@ -165,6 +175,7 @@ class Result:
                 end=float(window["end"]),
                 reason=str(window["reason"]),
                 members=_pairs(window["members"]),
+                source=sys.intern(str(window.get("source") or "")),  # one text for all that are recalled
             )
             return cls(str(document["task"]), recorded, document["result"], _pairs(document["dropped"]))
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
@@ -185,3 +196,6 @@ def _plain(value: object) -> Any:
     if hasattr(value, "isoformat"):
         return value.isoformat()
     raise TypeError(f"{type(value).__name__} is not supported")
+
+
+_WRITER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_plain)

@@ -71,6 +71,7 @@ class Runner:
         self._begun = False
         self._last: dict[str, Any] = {}
         self._stop = asyncio.Event()
+        self._over = asyncio.Event()
         self._crews: dict[str, _Crew] = {}
         self._brokers: dict[Connect, asyncio.Task[Connection]] = {}
 
@@ -100,6 +101,7 @@ class Runner:
 
         Raises:
             ConfigError: The provider's first answer makes no sense.
+            Unavailable: Every task has stopped for good, and nobody can bring another.
             AipodError: With ``once``, what a task ended with; the others have come to their end.
         """
         try:
@@ -112,7 +114,7 @@ class Runner:
             elif self._provider is not None:
                 await first_of(self._stop.wait(), self._poll(self._provider))
             else:
-                await self._stop.wait()
+                await first_of(self._stop.wait(), self._until_over())
         finally:
             crews = dict(self._crews)
             await self._change([])
@@ -123,6 +125,13 @@ class Runner:
         await asyncio.gather(*(crew.finish() for crew in self._crews.values()), return_exceptions=True)
         for crew in self._crews.values():
             await crew.finish()
+
+    async def _until_over(self) -> None:
+        # A worker stays: its supervisor would start it again, and what has stopped must not go on by itself.
+        if self._share is not None:
+            await asyncio.Event().wait()
+        await self._over.wait()
+        raise Unavailable("every task has stopped for good; the log says why")
 
     async def _poll(self, provider: Provider) -> None:
         while True:
@@ -155,6 +164,8 @@ class Runner:
         self._look()
 
     def _look(self) -> None:
+        if self._crews and all(crew.stopped for crew in self._crews.values()):
+            self._over.set()
         serving = self.serving
         if serving is not self._serving:
             self._serving = serving
@@ -213,6 +224,10 @@ class _Crew:
     @property
     def serving(self) -> bool:
         return all(keeper.state in ("standby", "running", "done") for keeper in self._keepers)
+
+    @property
+    def stopped(self) -> bool:
+        return all(keeper.state == "stopped" for keeper in self._keepers)
 
     def start(self) -> None:
         self._running = [asyncio.ensure_future(keeper.run()) for keeper in self._keepers]

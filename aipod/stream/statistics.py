@@ -27,6 +27,7 @@ COUNTERS = (
     "poison",  # messages that the model does not take
     "too_large",  # windows whose result no sink takes
     "dead",  # dead letters in all
+    "expired",  # messages that the source removed before they were processed
     "retries",  # tries that failed for a reason that was not the input's
     "restarts",  # times the pipeline began anew after an error
     "takeovers",  # times it got the lease
@@ -68,7 +69,7 @@ class Statistics:
 
     def __init__(self, gauges: Callable[[], Mapping[str, float]] = dict) -> None:
         self.messages = self.bytes = self.windows = self.results = 0
-        self.late = self.ahead = self.unreadable = self.poison = self.too_large = self.dead = 0
+        self.late = self.ahead = self.unreadable = self.poison = self.too_large = self.dead = self.expired = 0
         self.retries = self.restarts = self.takeovers = 0
         self.predict_seconds = Histogram(SECONDS)
         self.write_seconds = Histogram(SECONDS)
@@ -77,6 +78,16 @@ class Statistics:
         self.window_messages = Histogram(COUNTS)
         self.gauges = gauges
         self._since = time.monotonic()
+        # Up to where it is counted what expired, and of which stream.
+        self._expired = ("", 0)
+
+    def expire(self, source: str, first: int, last: int) -> int:
+        """Count messages of these positions as expired, and say how many; what was counted before is not again."""
+        counted = self._expired[1] if self._expired[0] == source else 0
+        count = max(0, last - max(first - 1, counted))
+        self._expired = (source, max(counted, last))
+        self.expired += count
+        return count
 
     def as_dict(self) -> dict[str, Any]:
         """``{"seconds": …, "counters": {…}, "gauges": {…}, "histograms": {…}}``, counted since ``seconds`` ago."""

@@ -1,23 +1,25 @@
 """How far tasks are, as the broker knows it: asked from anywhere, of nobody who is busy running them.
 
-Two sources, each with what it alone can know. The consumer knows what was delivered and acknowledged. The entry of the
-lease has what whoever runs the task says of itself, as it was at the last renewal.
+Three sources, each with what it alone can know. The consumer knows what was delivered and acknowledged. The entry of
+the lease has what whoever runs the task says of itself, as it was at the last renewal. Where nobody runs it, a notice
+may say why.
 """
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from aipod.errors import ConfigError
+from aipod.errors import AipodError, ConfigError
+from aipod.stream.broker.bucket import peek
 from aipod.stream.broker.connection import Connection
 from aipod.stream.broker.consumer import ConsumerState, ensure
 from aipod.stream.broker.failures import Refused
 from aipod.stream.broker.lease import lease_key
 from aipod.stream.broker.times import nanoseconds
+from aipod.stream.dead import DeadLetters
+from aipod.stream.notice import notice_key
 from aipod.stream.pipeline import BUCKET, consumer_of
 from aipod.stream.tasks import StreamTask
 
@@ -26,7 +28,7 @@ __all__ = ["Standing", "State", "look", "rate"]
 # A lease that is that many times its ttl old has run out; see aipod.stream.broker.lease.
 _LATE = 1.1
 
-State = Literal["running", "nobody", "unknown", "new", "broken"]
+State = Literal["running", "nobody", "unknown", "new", "failed", "stopped", "broken"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,14 @@ class Standing:
         task: The task's name.
         partition: Which, from 0; None if the task has one alone.
         state: ``running``; ``nobody`` runs it; ``unknown``, since it runs without a lease; ``new``: its consumer is not
-            made yet; ``broken``: ``problem`` says why.
-        holder: Who runs it.
+            made yet; ``failed``: it is tried again; ``stopped``: it is not; ``broken``: the broker has it otherwise.
+            ``problem`` says why.
+        holder: Who runs it, or failed to.
         lag: Messages that wait for their first delivery.
         ack_pending: Messages that are delivered and not acknowledged.
+        dead_letters: Letters of the whole task that nobody has put back yet, whoever buried them.
         oldest: Seconds since the oldest message that is not acknowledged was stored; 0.0 if there is none.
+        told: Seconds since whoever failed or stopped told of the problem; 0.0 if there is none, or it is one of now.
         statistics: What the holder says of itself, as :mod:`aipod.stream.statistics` has it; empty if nobody does.
     """
 
@@ -51,8 +56,10 @@ class Standing:
     holder: str = ""
     lag: int = 0
     ack_pending: int = 0
+    dead_letters: int = 0
     oldest: float = 0.0
     problem: str = ""
+    told: float = 0.0
     statistics: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def count(self, name: str) -> int:
@@ -77,10 +84,13 @@ class Standing:
             "messages": self.count("messages"),
             "results": self.count("results"),
             "late": self.count("late"),
+            "expired": self.count("expired"),
             "dead": self.count("dead"),
+            "dead_letters": self.dead_letters,
             "messages_per_second": round(rate(self, "messages", before), 1),
             "results_per_second": round(rate(self, "results", before), 1),
             "problem": self.problem,
+            "problem_seconds": round(self.told, 3),
         }
 
 
@@ -103,7 +113,16 @@ async def look(conn: Connection, task: StreamTask) -> list[Standing]:
     Raises:
         Unavailable: The broker is away.
     """
-    return [await _look(conn, task, partition) for partition in range(task.partitions)]
+    letters = await _letters(conn, task)
+    return [replace(await _look(conn, task, each), dead_letters=letters) for each in range(task.partitions)]
+
+
+async def _letters(conn: Connection, task: StreamTask) -> int:
+    spec = task.dead_letters
+    try:
+        return await DeadLetters(conn, task.name, task.dead_subject, create=False, stream=spec.stream).count()
+    except AipodError:  # there is no stream for them yet; or the broker is away, which the next question says
+        return 0
 
 
 async def _look(conn: Connection, task: StreamTask, partition: int) -> Standing:
@@ -112,34 +131,28 @@ async def _look(conn: Connection, task: StreamTask, partition: int) -> Standing:
         state = await ensure(conn, consumer_of(task, partition), create=False)
     except ConfigError as error:
         return Standing(task.name, shown, "broken", problem=str(error))
-    if not state.exists:
-        return Standing(task.name, shown, "new")
-    entry, written = await _entry(conn, lease_key(task.name, partition))
+    entry, written = await peek(conn, BUCKET, lease_key(task.name, partition))
     running = state.time - written <= _LATE * task.lease_ttl
-    return Standing(
+    notice, told = ({}, 0.0) if running else await peek(conn, BUCKET, notice_key(task.name, partition))
+    standing = Standing(
         task.name,
         shown,
-        "unknown" if not task.lease else "running" if running else "nobody",
+        "running" if running else "new" if not state.exists else "nobody" if task.lease else "unknown",
         holder=str(entry.get("holder", "")) if running else "",
         lag=state.num_pending,
         ack_pending=state.ack_pending,
-        oldest=await _oldest(conn, state),
+        oldest=await _oldest(conn, state) if state.exists else 0.0,
         statistics=entry.get("statistics") or {},
     )
-
-
-async def _entry(conn: Connection, key: str) -> tuple[dict[str, Any], float]:
-    """Read what a holder wrote, and when, in unix seconds by the broker's clock; nothing, and 0.0, if nobody holds it.
-
-    Not through the bucket's own door, which makes a bucket where there is none.
-    """
-    try:
-        answer = await conn.api(f"STREAM.MSG.GET.KV_{BUCKET}", {"last_by_subj": f"$KV.{BUCKET}.{key}"})
-        message = answer["message"]
-        entry = json.loads(base64.b64decode(message["data"]))
-    except (Refused, KeyError, ValueError):  # there is none; it was given back; somebody else wrote there
-        return {}, 0.0
-    return (entry, nanoseconds(message["time"]) / 1e9) if isinstance(entry, dict) else ({}, 0.0)
+    if notice.get("state") in ("failed", "stopped"):
+        return replace(
+            standing,
+            state=notice["state"],
+            holder=str(notice.get("holder", "")),
+            problem=str(notice.get("problem", "")),
+            told=max(0.0, state.time - told),
+        )
+    return standing
 
 
 async def _oldest(conn: Connection, state: ConsumerState) -> float:

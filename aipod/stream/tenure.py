@@ -6,30 +6,36 @@ earlier one knew; and it may end at any moment.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
 from typing import Any
 
+from aipod.errors import Unavailable
 from aipod.rpc.client import AsyncAIClient
 from aipod.stream.broker.connection import Connection
 from aipod.stream.broker.consumer import ConsumerSpec, ConsumerState, ensure
 from aipod.stream.broker.failures import Refused
 from aipod.stream.broker.intake import Intake
+from aipod.stream.broker.lease import Lease
 from aipod.stream.broker.reader import Reader
 from aipod.stream.broker.times import nanoseconds
 from aipod.stream.burial import Burial
 from aipod.stream.dead import DeadLetters
+from aipod.stream.expiry import Expiry
 from aipod.stream.feed import Feed, Parts, partition_of
 from aipod.stream.inference import Inference
 from aipod.stream.message import Message
 from aipod.stream.operator import Operator
+from aipod.stream.origin import check_origin, origin_of
 from aipod.stream.recording import Recording
 from aipod.stream.result import Ranges, Recorded
 from aipod.stream.retry import Retry
+from aipod.stream.sinks.interface import Fenced
 from aipod.stream.sinks.opening import open_sink
 from aipod.stream.statistics import Statistics
 from aipod.stream.tasks import StreamTask
@@ -53,7 +59,7 @@ class Tenure:
     """An async context manager: with its block, everything in it is open, and nothing is in flight afterwards.
 
     Args:
-        lead: Raises if another process has taken over.
+        lease: Under which it works; None if nobody contends for the task.
 
     Attributes:
         feed: To be run.
@@ -68,14 +74,14 @@ class Tenure:
         task: StreamTask,
         partition: int,
         connection: Connection,
-        lead: Callable[[], None],
+        lease: Lease | None,
         statistics: Statistics,
         log: logging.Logger,
     ) -> None:
         self._task = task
         self._partition = partition
         self._connection = connection
-        self._lead = lead
+        self._lease = lease
         self._statistics = statistics
         self._log = log
         self._stack = AsyncExitStack()
@@ -99,23 +105,33 @@ class Tenure:
         consumer = await self._retry("the broker")(partial(ensure, self._connection, self._spec))
         recording = await self._recording()
         burial = await self._burial(consumer)
-        history = await self._history(recording, consumer)
-        windower = Windower(task.window, history)
+        recalled = await self._recall(recording, consumer)
+        windower, last = await asyncio.to_thread(self._windower, recalled, consumer.floor)
         intake = Intake(
             self._connection,
             self._spec,
             consumer,
             max_bytes=task.source.max_bytes,
             on_deleted=task.source.on_deleted,
+            sure=self._leads,
         )
+        intake.removals.tell = Expiry(origin_of(consumer), task.partitions > 1, statistics, self._log)
 
         def done(seqs: Sequence[int], window: Window) -> None:
-            self._lead()
             intake.done(seqs)
             statistics.latency_seconds.add(max(0.0, intake.now() - window.messages[-1].stored))
 
         inference = Inference(self._model(), task.preparing(), self._retry("the model"), burial, statistics)
-        self.operator = Operator(task.name, inference, recording, burial, done, statistics, task.model.concurrency)
+        self.operator = Operator(
+            task.name,
+            inference,
+            recording,
+            burial,
+            done,
+            statistics,
+            task.model.concurrency,
+            source=origin_of(consumer),
+        )
         # First what is in flight ends, then what is held is given back.
         self._stack.push_async_callback(intake.leave)
         self._stack.push_async_callback(self.operator.close)
@@ -128,8 +144,7 @@ class Tenure:
             recording,
             burial,
             statistics,
-            recalled=max((one.last for one in history), default=-1),
-            lead=self._lead,
+            recalled=last,
             unacknowledged=self._unacknowledged,
             fetch=partial(self._fetch, Reader(self._connection, consumer.stream, task.source.subjects)),
         )
@@ -152,6 +167,7 @@ class Tenure:
             task.name,
             task.dead_subject,
             source=consumer.stream,
+            origin=origin_of(consumer),
             create=dead.create,
             stream=dead.stream,
         )
@@ -159,16 +175,35 @@ class Tenure:
         await retry(letters.open)
         return Burial(task.name, letters, dead, retry, self._statistics, self._lead, self._log)
 
-    async def _history(self, recording: Recording, consumer: ConsumerState) -> list[Recorded]:
+    async def _recall(self, recording: Recording, consumer: ConsumerState) -> list[Recorded]:
         """What a restart obeys: no window with a message above the floor was recorded before the first such message was
         stored, except for parts of windows that go on."""
         if recording.record is None:
             self._log.warning("none of the sinks can be read back: after a crash some results may be there twice")
             return []
         since = await self._retry("the broker")(partial(self._stored_after, consumer))
-        recalled = await recording.recall(since - self._task.window.reach - _CLOCKS_APART, consumer.floor)
+        return await recording.recall(since - self._task.window.reach - _CLOCKS_APART, consumer.floor, self._admit)
+
+    async def _admit(self, recalled: list[Recorded]) -> None:
+        """Refuse a record of another stream; beside the loop, since it may be long."""
+        if recalled:
+            # As it is now: what was recorded a moment ago can be of messages that came after the first look.
+            look = partial(ensure, self._connection, self._spec, create=False)
+            stream = await self._retry("the broker")(look)
+            await asyncio.to_thread(check_origin, self._task.name, recalled, stream)
+
+    def _windower(self, recalled: Iterable[Recorded], floor: int) -> tuple[Windower, int]:
+        """Make windows that go on from what is recorded; they, and the last position of that.
+
+        For another thread: of a task that was long away there are millions of results, and the lease is to be renewed
+        meanwhile.
+        """
         partitions = self._task.partitions
-        return [one for one in recalled if partition_of(one.key, partitions) == self._partition]
+        ours = [one for one in recalled if partition_of(one.key, partitions) == self._partition]
+        windower = Windower(self._task.window, ours)
+        while not windower.forget(floor):
+            pass
+        return windower, max((one.last for one in ours), default=-1)
 
     async def _stored_after(self, consumer: ConsumerState) -> float:
         request = {"seq": consumer.floor + 1, "next_by_subj": ">"}
@@ -190,6 +225,22 @@ class Tenure:
             async for messages in reader.read(first, last):
                 found += messages
         return found
+
+    def _leads(self) -> bool:
+        return self._lease is None or self._lease.held()
+
+    def _lead(self) -> None:
+        """Make sure that nobody else leads: to be asked before everything that only the leader may do.
+
+        Raises:
+            Fenced: Another process has taken over.
+            Unavailable: Perhaps one has, which the next renewal of the lease will show. Until then, to be tried again.
+        """
+        if self._lease is None or self._lease.held():
+            return
+        if self._lease.lost.is_set():
+            raise Fenced(self._task.name)
+        raise Unavailable(f"the lease was not renewed for {self._lease.age:.1f} s, and may be another's")
 
     def _model(self) -> Callable[[dict[str, Any]], Awaitable[Any]]:
         spec = self._task.model

@@ -68,7 +68,7 @@ def aipod(desk: Path) -> Run:
 
 @pytest.fixture
 def refused(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Refused]:
-    """Run the command in this process, which must end with 2 and one line; returns the line."""
+    """Run the command in this process, which must end with 2 and one line for each problem; returns what it says."""
     monkeypatch.chdir(desk)
     monkeypatch.setattr(sys, "path", sys.path[:])
 
@@ -78,7 +78,7 @@ def refused(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             main(arguments)
         output, errors = capsys.readouterr()
         assert (end.value.code, output) == (2, "")
-        assert re.fullmatch(r"aipod: [^\n]+\n", errors), errors
+        assert re.fullmatch(r"aipod: [^\n]+\n(  [^\n]+\n)*", errors), errors
         return errors
 
     yield run

@@ -89,7 +89,7 @@ def test_a_second_server_in_the_same_directory_is_refused(start: Start, aipod: R
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--stream", "S"), "'S' does not read NAME:SUBJECT; write SENSORS:sensors.>"),
+        (("--stream", "S"), "'S' does not read NAME:SUBJECT; write 'SENSORS:sensors.>'"),
         (("--stream", ":x"), "':x' does not read NAME:SUBJECT"),
         (("--port", "x"), "'x' is not a valid integer"),
         (("--port", "70000"), "70000 is not in the range"),

@@ -62,13 +62,15 @@ def test_of_a_file_s_tasks_only_picks_and_once_drains_and_ends(world: World, des
         "sink": f"nats:{world.name}b.out.x",
     }
     world.streams(f"{world.name}b")
-    (desk / "tasks.toml").write_text(toml(world.task, {**other, "key": ""}))
+    (desk / "tasks.toml").write_text(toml({**world.task, "partitions": 2}, {**other, "key": ""}))
     world.publish(1, 2, 3)
     world.publish(5, 6, name=f"{world.name}b")
     done = aipod("stream", "run", "tasks.toml", "--only", world.name, "--once")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert world.sums() == [3, 3]
     assert [result["window"]["reason"] for result in world.results()] == ["full", "end"]
+    assert f"{world.name}: 3 messages became 2 results; 0 were late, and there are 0 dead letters\n" in done.stderr
+    assert f"{world.name}b: " not in done.stderr
     assert world.sums(f"{world.name}b") == []
 
 
@@ -91,6 +93,86 @@ def test_a_dry_run_finds_what_is_missing_and_ends_with_1(world: World, desk: Pat
     assert done.stderr == "aipod: 1 of 1 tasks cannot run like this; see PROBLEM above\n"
 
 
+def test_a_dry_run_looks_at_models_databases_and_directories_and_makes_none(
+    world: World, desk: Path, aipod: Run
+) -> None:
+    (desk / "file").write_text("")
+    (desk / "data").mkdir(exist_ok=True)
+    good = ["sql:sqlite:///new.db#results", "file:new", f"model:{world.model}/default", "stdout"]
+    bad = ["sql:sqlite:///nowhere/x.db#r", "file:file/x", "model:127.0.0.1:9/v"]
+    before = sorted(desk.iterdir())
+    (desk / "tasks.toml").write_text(
+        toml(
+            {**world.task, "sink": good},
+            {**world.task, "name": f"{world.name}b", "sink": bad, "model": "127.0.0.1:9"},
+        )
+    )
+    done = aipod("stream", "run", "tasks.toml", "--dry-run")
+    assert done.returncode == 1, done.stderr
+    first, second = done.stdout.split(f"\n{world.name}b\n")
+    assert "PROBLEM" not in first
+    assert f"  model: {world.model} answers; " in first
+    assert "  sink sql:sqlite:///new.db#results: the database and its table would be made\n" in first
+    assert "  sink file:new: the directory would be made\n" in first
+    assert f"  sink model:{world.model}/default: {world.model} answers; " in first
+    for problem in (
+        "model: ",
+        "sink sql:sqlite:///nowhere/x.db#r: ",
+        "sink file:file/x: ",
+        "sink model:127.0.0.1:9/v: ",
+    ):
+        assert f"  PROBLEM: {problem}" in second
+    assert sorted(desk.iterdir()) == sorted([*before, desk / "tasks.toml"])
+
+
+def test_the_tasks_of_a_provider_can_be_looked_at_and_picked(
+    world: World, desk: Path, aipod: Run, start: Start
+) -> None:
+    other = f"{world.name}b"
+    world.streams(other)
+    tables = [
+        world.task,
+        {**world.task, "name": other, "subject": f"{other}.in.>", "sink": f"nats:{other}.out.{{key}}"},
+    ]
+    (desk / "plant.py").write_text(f"async def tasks():\n    return {tables!r}\n")
+    (desk / "events.jsonl").write_text("1\n2\n")
+    asked, picked = ("--provider", "plant:tasks"), ("--provider", "plant:tasks", "--only", other)
+    assert [line for line in aipod("stream", "check", *asked).stdout.splitlines() if line[0] != " "] == [
+        world.name,
+        other,
+    ]
+    assert aipod("stream", "check", *picked).stdout.startswith(f"{other}\n")
+    dry = aipod("stream", "run", *picked, "--dry-run")
+    assert (dry.returncode, dry.stdout.splitlines()[0]) == (0, other), dry.stderr
+    stranger = aipod("stream", "status", *asked, "--only", "x")
+    assert (
+        stranger.stderr == f"aipod: there is no task 'x' in what the provider gives; there are {world.name}, {other}\n"
+    )
+    process = start("stream", "run", *picked)
+    world.publish(1, 2)
+    world.publish(3, "poison", name=other)
+    eventually(lambda: world.sums(other) == [3])
+    assert end(process)[0] == 0
+    assert world.sums() == []
+    rows = [line.split()[:2] for line in aipod("stream", "status", *asked).stdout.splitlines()]
+    assert rows == [["TASK", "STATE"], [world.name, "new"], [other, "nobody"]]
+    assert aipod("stream", "replay", *picked).stdout == f"{other}: 1 put back\n"
+
+
+def test_a_command_whose_only_task_has_stopped_for_good_ends_with_1(world: World, start: Start) -> None:
+    process = start("stream", "run", *world.flags(sink="stdout"))
+    world.publish(1, 2)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["result"]["sum"] == 3
+    process.stdout.close()
+    process.stdout = None
+    world.publish(3, 4)
+    errors = process.communicate(timeout=20)[1]
+    assert process.returncode == 1
+    assert "nobody reads the standard output any more" in errors
+    assert errors.endswith("aipod: every task has stopped for good; the log says why\n")
+
+
 def test_a_task_is_tried_on_a_file_without_a_broker(world: World, desk: Path, aipod: Run) -> None:
     table = {**world.task, "nats": "nats://127.0.0.1:1", "key": ""}
     (desk / "tasks.toml").write_text(toml(table))
@@ -103,9 +185,10 @@ def test_a_task_is_tried_on_a_file_without_a_broker(world: World, desk: Path, ai
     assert [json.loads(line)["result"]["sum"] for line in done.stdout.splitlines()] == [6], done.stderr
 
 
-def test_results_can_go_to_standard_output_alone(world: World, aipod: Run) -> None:
+def test_results_can_go_to_standard_output_alone(world: World, desk: Path, aipod: Run) -> None:
+    (desk / "tasks.toml").write_text(toml(world.task))
     world.publish(1, 2)
-    done = aipod("stream", "run", *world.flags(), "--stdout", "--once")
+    done = aipod("stream", "run", "tasks.toml", "--stdout", "--once")
     assert [json.loads(line)["result"]["sum"] for line in done.stdout.splitlines()] == [3], done.stderr
     assert world.sums() == []
 

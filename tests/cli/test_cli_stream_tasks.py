@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ import pytest
 from cli_streams import World, toml
 from waiting import eventually
 
+from aipod.cli.stream.flags import tasks_of
+from aipod.stream.dev import DevServer
+
+ROOT = Path(__file__).parents[2]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
 Refused = Callable[..., str]
@@ -52,14 +58,16 @@ def test_check_finds_all_that_is_wrong_at_once(desk: Path, refused: Refused) -> 
     bad = {**TASK, "window": "count:0", "sink": "nowhere", "modle": "x"}
     (desk / "tasks.toml").write_text(toml(bad, {**TASK, "name": "b", "decode": "yaml"}))
     line = refused("stream", "check", "tasks.toml")
-    for problem in ("window", "nowhere", "modle", "yaml"):
-        assert problem in line
+    heading, *lines = line.splitlines()
+    assert heading == "aipod: tasks.toml: 4 problems"
+    for problem in ("window", "'nowhere'", "modle", "yaml"):
+        assert sum(problem in line for line in lines) == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("run",), "Name a file of tasks, or say with flags what the task is."),
+        (("run",), "Name a file of tasks or a provider, or say with flags what the task is."),
         (("run", "nowhere.toml"), "nowhere.toml: it cannot be read (No such file or directory)"),
         (
             ("run", "tasks.toml", "--only", "vibratoin"),
@@ -70,9 +78,20 @@ def test_check_finds_all_that_is_wrong_at_once(desk: Path, refused: Refused) -> 
         (("run", "tasks.toml", "--from-file", "x"), "--only picks one of vibration, printed."),
         (("run", "tasks.toml", "--only", "printed", "--from-file", "x"), "x: the file cannot be read"),
         (("run", "tasks.toml", "--provider", "a:b"), "--provider says which tasks there are; leave out the file"),
+        (("run", "--window", "count:2", "--provider", "a:b"), "--provider says which tasks there are; leave out"),
+        (("status", "tasks.toml", "--provider", "a:b"), "--provider says which tasks there are; leave out the file"),
+        (("run", "--provider", "a:b", "--stdout"), "--stdout is for trying tasks"),
+        (("run", "tasks.toml", "--interval", "5"), "--interval is how often to ask a --provider, and there is none."),
+        (("run", "tasks.toml", "--from-file", "x", "--once"), "--once means nothing with --from-file; leave out one"),
+        (("run", "tasks.toml", "--from-file", "x", "--workers", "3"), "--workers means nothing with --from-file"),
+        (("run", "tasks.toml", "--from-file", "x", "--health-port", "1"), "--health-port means nothing with --from"),
+        (("run", "tasks.toml", "--from-file", "x", "--dry-run"), "--dry-run means nothing with --from-file"),
+        (("run", "tasks.toml", "--dry-run", "--workers", "2"), "--workers means nothing with --dry-run"),
+        (("run", "tasks.toml", "--dry-run", "--grace", "2"), "--grace means nothing with --dry-run"),
+        (("run", "--subject", "a", "--stdout", "--sink", "file:x"), "--stdout is in place of every other sink"),
         (("run", "--provider", "a:b"), "there is no module 'a'"),
         (("run", "--provider", "nonsense"), "names no provider"),
-        (("run", "--only", "x", "--subject", "a"), "--only picks tasks of a file, and there is none."),
+        (("run", "--only", "x", "--subject", "a"), "--only picks tasks of a file or a provider, and there is neither."),
         (("run", "--subject", "a b", "--window", "count:1", "--sink", "stdout"), "'a b' is no subject"),
         (("run", "--subject", "a", "--sink", "stdout"), "window: "),
         (("run", "--subject", "a", "--window", "count:1", "--sink", "stdout", "--timeout", "soon"), "timeout"),
@@ -81,7 +100,7 @@ def test_check_finds_all_that_is_wrong_at_once(desk: Path, refused: Refused) -> 
         (("run", "tasks.toml", "--workers", "0"), "0 is not in the range"),
         (("run", "tasks.toml", "--share", "3/2"), "'3/2' is no share"),
         (("run", "tasks.toml", "--share", "1/2"), "--share is what a supervisor says to its workers"),
-        (("status",), "Name a file of tasks, or say with flags what the task is."),
+        (("status",), "Name a file of tasks or a provider, or say with flags what the task is."),
         (("status", "--name", "x"), "subjects"),
         (("replay", "--dead-letters", "--limit", "0"), "0 is not in the range"),
         (("replay", "nowhere.toml"), "nowhere.toml: it cannot be read"),
@@ -141,6 +160,34 @@ def test_status_follows_a_task_from_before_its_first_run_to_after_its_last(
     assert looking.returncode == 0
 
 
+def test_on_a_terminal_status_goes_on_until_sigint_whether_the_broker_is_there_or_not(
+    world: World, desk: Path, tmp_path: Path
+) -> None:
+    with DevServer(tmp_path / "own") as own:
+        (desk / "tasks.toml").write_text(toml({**world.task, "nats": own.url}))
+        own.stop()
+        terminal, ours = os.openpty()
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "aipod", "stream", "status", "tasks.toml", "--every", "0.2"]
+        with (
+            open(terminal, "rb", buffering=0) as shown,
+            subprocess.Popen(command, cwd=desk, env=environment, stdout=ours, stderr=subprocess.PIPE) as process,
+        ):
+            os.close(ours)
+            try:
+                assert process.stderr is not None
+                assert b"no broker answers" in process.stderr.readline()
+                own.start()
+                seen = b""
+                while seen.count(b"TASK ") < 3:
+                    seen += shown.read(4096)
+                assert b"\x1b[H\x1b[2J" in seen
+                process.send_signal(signal.SIGINT)
+                assert process.wait(20) == 0
+            finally:
+                process.kill()
+
+
 def test_status_is_a_table_of_all_tasks_and_says_what_is_broken(world: World, desk: Path, aipod: Run) -> None:
     broken = {**world.task, "name": "broken", "subject": "nowhere.>", "sink": "stdout"}
     parted = {**world.task, "name": "parted", "partitions": 2, "sink": "stdout"}
@@ -156,7 +203,9 @@ def test_status_is_a_table_of_all_tasks_and_says_what_is_broken(world: World, de
         "OLDEST",
         "WINDOWS",
         "LATE",
+        "EXPIRED",
         "DEAD",
+        "LETTERS",
         "MSG/S",
         "HOLDER",
     ]
@@ -174,6 +223,9 @@ def test_replay_lists_dead_letters_and_puts_them_back(world: World, desk: Path, 
     world.publish(1, "poison", 2, "poison")
     assert aipod("stream", "run", "tasks.toml", "--once").returncode == 0
     assert world.sums() == [1, 2]
+    # Nobody runs it any more, and they are there all the same.
+    looked = aipod("stream", "status", "tasks.toml", "--json")
+    assert [task["dead_letters"] for task in json.loads(looked.stdout)["tasks"]] == [2]
     listed = aipod("stream", "replay", "--dead-letters", "tasks.toml", "--dry-run")
     assert listed.returncode == 0, listed.stderr
     assert sorted(line.split(": ")[:2] for line in listed.stdout.splitlines()) == [
@@ -184,6 +236,25 @@ def test_replay_lists_dead_letters_and_puts_them_back(world: World, desk: Path, 
     assert aipod("stream", "replay", "--dead-letters", *flags, *limited).stdout == f"{world.name}: 1 put back\n"
     assert aipod("stream", "replay", "--dead-letters", *flags).stdout == f"{world.name}: 1 put back\n"
     assert world.ask(lambda js: js.stream_info(f"{world.name}-in")).state.last_seq == 6
+
+
+@pytest.mark.parametrize(
+    ("subjects", "name"),
+    [
+        (("sensors.>",), "sensors"),
+        (("plant.*.press_1", "other"), "plant-press_1"),
+        (("-.a$b.ü",), "ab"),
+        (("*",), "stream"),
+        (("a" * 300,), "a" * 100),
+        ((), "stream"),
+    ],
+)
+def test_a_task_of_flags_without_a_name_is_named_after_its_subject(subjects: tuple[str, ...], name: str) -> None:
+    (task,) = tasks_of(None, {"subjects": subjects, "window": "count:2"}, fillers={"sinks": "stdout", **FILLER})
+    assert (task.name, task.source.durable) == (name, f"aipod-{name}")
+
+
+FILLER = {"subjects": "local"}
 
 
 def test_replay_of_what_never_had_dead_letters_says_that_there_are_none(world: World, aipod: Run) -> None:

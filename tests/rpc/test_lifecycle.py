@@ -190,13 +190,15 @@ class TestEnd:
             assert isinstance(stuck.exception(BOUND), Unavailable)
 
     def test_starts_and_stops_leave_nothing(self, tmp_path, model):
+        before = threading.enumerate()
         for _ in range(20):
             with (
                 Server(model, port=0, listen_host="127.0.0.1", data_path=tmp_path) as server,
                 AIClient(server.address) as client,
             ):
                 assert client.predict(x=1) == {"x": 1}
-        assert [thread.name for thread in threading.enumerate() if thread.name.startswith("aipod")] == []
+        left = [thread for thread in threading.enumerate() if thread not in before]
+        assert [thread.name for thread in left if thread.name.startswith("aipod")] == []
 
 
 class TestAway:

@@ -110,6 +110,29 @@ async def all_acknowledged(numbers: Numbers, *intakes: Intake, bound: float = 20
         await asyncio.sleep(0.005)
 
 
+def values_of(messages: list[Message]) -> list[int]:
+    return [int(message.data) for message in messages]
+
+
+async def steal(numbers: Numbers, conn: Connection, count: int) -> None:
+    """Take deliveries of the same durable away, and never acknowledge them."""
+    sub = await conn.js.pull_subscribe_bind(durable="d", stream=numbers.name)
+    left = count
+    while left:
+        left -= len(await sub.fetch(left, timeout=5))
+    await sub.unsubscribe()
+
+
+async def idle_with_one(numbers: Numbers) -> Intake:
+    """An intake that holds one message, which is all that it may, and asks for nothing."""
+    intake = await numbers.intake(numbers.spec(ack_wait=60.0), max_bytes=1, look_every=600.0)
+    await numbers.publish(1)
+    await take(intake, 1)
+    while (await numbers.consumer())["num_waiting"]:  # its requests run out
+        assert await intake.get(0.1) == []
+    return intake
+
+
 def run(nats: Nats, body: Callable[[Numbers], Awaitable[None]], **stream: Any) -> None:
     async def main() -> None:
         conn = await connect(Connect(servers=(nats.url,)), wait=5)

@@ -132,6 +132,10 @@ class Lab:
             found.append((dict(message.headers or {}), message.data or b""))
         return found
 
+    async def origin(self) -> str:
+        """Name the source as results do."""
+        return f"E_{self.name}@{(await self.connection.api(f'STREAM.INFO.E_{self.name}'))['created']}"
+
     async def floor(self, durable: str = "") -> int:
         """Up to where the consumer has everything acknowledged."""
         info = await self._consumer(durable)

@@ -8,13 +8,10 @@ import time
 
 import pytest
 from brokers import Nats, until
-from intakes import Numbers, all_acknowledged, run, take
+from intakes import Numbers, all_acknowledged, run, take, values_of
 
+from aipod.stream.broker.reader import Reader
 from aipod.stream.message import Message
-
-
-def _values(messages: list[Message]) -> list[int]:
-    return [int(message.data) for message in messages]
 
 
 def test_messages_come_in_order_each_once_and_are_acknowledged_when_done(nats: Nats) -> None:
@@ -23,7 +20,7 @@ def test_messages_come_in_order_each_once_and_are_acknowledged_when_done(nats: N
         assert await intake.get(0.05) == []
         await numbers.publish(2500)
         messages = await take(intake, 2500)
-        assert _values(messages) == list(range(1, 2501))
+        assert values_of(messages) == list(range(1, 2501))
         assert intake.held_messages == 2500 and intake.position == 2500 and intake.floor == 0
         intake.done(range(1, 1001))
         assert intake.floor == 1000
@@ -73,13 +70,30 @@ def test_several_subjects_and_wildcards_come_in_stream_order(nats: Nats) -> None
         spec = numbers.spec(subjects=(f"{numbers.name}.x.*", f"{numbers.name}.z"))
         expected = [number for number in range(1, 81) if number % 4 != 2]
         first = await numbers.intake(spec)
-        assert _values(await take(first, 60)) == expected
+        assert values_of(await take(first, 60)) == expected
         await first.leave()
         # All of it was delivered and nothing acknowledged, so the next one reads it from the stream.
         second = await numbers.intake(spec)
-        assert _values(await take(second, 60)) == expected
+        assert values_of(await take(second, 60)) == expected
         second.done(expected)
         await all_acknowledged(numbers, second)
+
+    run(nats, body)
+
+
+def test_a_rare_subject_and_then_a_frequent_one_are_read_whole_and_in_bounded_pieces(nats: Nats) -> None:
+    async def body(numbers: Numbers) -> None:
+        await numbers.publish(1, "a")
+        await numbers.publish(3000, "b")
+        await numbers.publish(3000, "a")
+        reader = Reader(numbers.conn, numbers.name, (f"{numbers.name}.a", f"{numbers.name}.none"))
+        pieces = [piece async for piece in reader.read(1, 6001)]
+        assert values_of([message for piece in pieces for message in piece]) == [1, *range(3002, 6002)]
+        assert max(map(len, pieces)) <= 2048
+        assert [piece async for piece in reader.read(2, 3001)] == []
+        assert values_of([message for piece in [p async for p in reader.read(6001, 9999)] for message in piece]) == [
+            6001
+        ]
 
     run(nats, body)
 
@@ -92,7 +106,7 @@ def test_no_more_is_held_than_the_consumer_lets_out(nats: Nats) -> None:
         assert await intake.get(0.3) == []
         assert not intake.caught_up and intake.lag == 68
         intake.done(message.seq for message in first[:8])
-        assert _values(await take(intake, 8)) == list(range(33, 41))
+        assert values_of(await take(intake, 8)) == list(range(33, 41))
         assert await intake.get(0.1) == []
         intake.done(range(9, 41))
         for seqs in (range(41, 73), range(73, 101)):
@@ -100,6 +114,22 @@ def test_no_more_is_held_than_the_consumer_lets_out(nats: Nats) -> None:
             intake.done(seqs)
         await all_acknowledged(numbers)
         assert intake.redelivered == 0
+
+    run(nats, body)
+
+
+def test_who_reads_slowly_is_sent_no_more_than_was_asked_for_and_misses_nothing(nats: Nats) -> None:
+    async def body(numbers: Numbers) -> None:
+        await numbers.publish(6000)
+        intake = await numbers.intake()
+        messages: list[Message] = []
+        while len(messages) < 6000:
+            messages += await intake.get(5.0)
+            # Two requests of 1000 are out at most, and nobody reads what they bring.
+            await numbers.info()
+            sent = (await numbers.consumer())["delivered"]["stream_seq"]
+            assert sent <= len(messages) + 2000
+        assert values_of(messages) == list(range(1, 6001))
 
     run(nats, body)
 
@@ -158,7 +188,7 @@ def test_a_get_that_is_cancelled_again_and_again_loses_nothing(nats: Nats) -> No
                 getting.cancel()
                 await asyncio.wait({getting})
             if not getting.cancelled():
-                values += _values(getting.result())
+                values += values_of(getting.result())
         await publishing
         assert values == list(range(1, 601))
 
@@ -193,10 +223,32 @@ def test_who_leaves_gives_back_at_once_what_it_held(nats: Nats) -> None:
         await first.leave()
         second = await numbers.intake(spec)
         assert second.state.floor == 10
-        assert _values(await take(second, 10, bound=5)) == list(range(11, 21))
+        assert values_of(await take(second, 10, bound=5)) == list(range(11, 21))
         # Given back, so it is delivered again without the wait of a minute, and can be acknowledged.
         second.done(range(11, 21))
         await all_acknowledged(numbers, second)
+
+    run(nats, body)
+
+
+def test_what_is_done_while_it_is_uncertain_who_leads_is_acknowledged_when_it_is_certain(nats: Nats) -> None:
+    async def body(numbers: Numbers) -> None:
+        certain = False
+        intake = await numbers.intake(numbers.spec(ack_wait=60.0), sure=lambda: certain)
+        await numbers.publish(10)
+        await take(intake, 10)
+        intake.done(range(1, 5))
+        intake.done(range(5, 7))
+        assert await intake.get(0.3) == []
+        assert (await numbers.consumer())["num_ack_pending"] == intake.held_messages == 10
+        certain = True
+        assert await intake.get(0.3) == []
+        assert intake.held_messages == 4
+        intake.done(range(7, 9))
+        certain = False
+        intake.done([9])
+        await intake.leave()
+        assert (await numbers.consumer())["ack_floor"]["stream_seq"] == 8
 
     run(nats, body)
 
@@ -257,7 +309,7 @@ def test_streams_that_drop_what_is_acknowledged_work_alike(nats: Nats, retention
         await until(lambda: intake.held_messages == 50)
         await intake.leave()
         again = await numbers.intake()
-        left = _values(await take(again, 50))
+        left = values_of(await take(again, 50))
         assert left == list(range(2, 101, 2))
         again.done(left)
         await all_acknowledged(numbers, again)

@@ -89,7 +89,6 @@ class Line:
             world.burial,
             world.statistics,
             recalled=-1,
-            lead=lambda: None,
             unacknowledged=self._pending,
             fetch=self._fetch,
         )

@@ -122,3 +122,13 @@ def test_an_address_that_is_none_is_a_clear_error(address: str) -> None:
             await HealthServer(address).start()
 
     asyncio.run(scenario())
+
+
+def test_a_port_of_the_other_kind_of_addresses_is_taken_too(capfd: pytest.CaptureFixture[str]) -> None:
+    async def scenario(port: int) -> None:
+        with pytest.raises(Unavailable, match=rf"nothing can listen on '\[::\]:{port}': Address already in use"):
+            await HealthServer(f"[::]:{port}").start()
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        asyncio.run(scenario(taken.getsockname()[1]))
+    assert capfd.readouterr() == ("", "")  # gRPC has nothing to say of its own

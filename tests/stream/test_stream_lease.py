@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
 from brokers import Nats, until
 
 from aipod.stream.broker.bucket import Bucket
@@ -87,7 +88,6 @@ def test_one_that_is_gone_without_a_word_is_succeeded_after_its_time(nats: Nats)
         await asyncio.wait_for(other.acquire(), 20)
         # By the rule of the lease, not by luck: when the other has it, the first has stopped to believe.
         assert other.held() and not one.held()
-        await asyncio.wait_for(one.lost.wait(), 10)
         await one.release()
         assert other.held()
         await other.release()
@@ -95,22 +95,64 @@ def test_one_that_is_gone_without_a_word_is_succeeded_after_its_time(nats: Nats)
     _run(nats, body)
 
 
-def test_one_that_was_frozen_knows_at_once_when_it_wakes(nats: Nats) -> None:
+def test_one_that_was_frozen_knows_at_once_when_it_wakes(nats: Nats, caplog: pytest.LogCaptureFixture) -> None:
     async def body(conn: Connection, name: str) -> None:
         clock = Clock()
-        one = Lease(conn, name, "t", 0, "one", 5.0, clock)
+        one = Lease(conn, name, "t", 0, "one", TTL, clock)
         await one.acquire()
         assert one.held()
         clock.ahead = 5.0
-        assert not one.held()  # before anything has run on the loop
-        await asyncio.wait_for(one.lost.wait(), 10)
-        # Nobody else took it, so it has it again, under another number.
+        assert not one.held() and one.age >= 5.0  # before anything has run on the loop
+        # Nobody else took it, so it was never anybody else's.
         before = one.token
-        await asyncio.wait_for(one.acquire(), 10)
-        assert one.held() and not one.lost.is_set() and one.token > before
+        await until(one.held)
+        assert not one.lost.is_set() and one.token == before
         await one.release()
+        assert await Bucket(conn, name).get(one.key) is None
 
     _run(nats, body)
+    assert "nothing is written until it is" in caplog.text
+    assert "nobody else had it" in caplog.text and "is lost" not in caplog.text
+
+
+def test_one_that_was_frozen_until_another_took_it_never_has_it_again(
+    nats: Nats, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def body(conn: Connection, name: str) -> None:
+        one, other = (Lease(conn, name, "t", 0, holder, TTL) for holder in ("one", "other"))
+        await one.acquire()
+        # Nothing of it runs, as in a process that is stopped; its clock does.
+        renewing, one._renewing = one._renewing, None
+        assert renewing is not None
+        renewing.cancel()
+        await other.acquire()
+        assert not one.held() and not one.lost.is_set()
+        one._renewing = asyncio.ensure_future(one._renew())
+        await asyncio.wait_for(one.lost.wait(), 10)
+        assert not one.held() and other.held()
+        await one.release()
+        assert other.held()
+        await other.release()
+
+    _run(nats, body)
+    assert "is lost: another process has it" in caplog.text
+
+
+def test_one_whose_entry_is_gone_does_not_make_it_anew(nats: Nats, caplog: pytest.LogCaptureFixture) -> None:
+    # Another may have had it in between, and given it back.
+    async def body(conn: Connection, name: str) -> None:
+        lease = Lease(conn, name, "t", 0, "me", TTL)
+        for remove in (Bucket(conn, name).remove(lease.key), conn.api(f"STREAM.DELETE.KV_{name}")):
+            await asyncio.wait_for(lease.acquire(), 10)
+            await remove
+            await asyncio.wait_for(lease.lost.wait(), 20)
+            assert not lease.held()
+        await asyncio.wait_for(lease.acquire(), 10)
+        assert lease.held()
+        await lease.release()
+
+    _run(nats, body)
+    assert "is lost: it was removed" in caplog.text
 
 
 def test_one_that_others_have_taken_over_from_does_not_take_it_back(nats: Nats) -> None:
@@ -156,6 +198,36 @@ def test_many_that_want_it_have_it_one_after_another(nats: Nats) -> None:
     _run(nats, body)
 
 
+def test_who_waits_is_told_once_who_has_it_and_what_that_says_of_itself(nats: Nats) -> None:
+    async def body(conn: Connection, name: str) -> None:
+        one = Lease(conn, name, "t", 0, "one", TTL, about={"task": {"window": "a"}})
+        other = Lease(conn, name, "t", 0, "other", TTL)
+        met: list[tuple[object, object]] = []
+        await one.acquire()
+        waiting = asyncio.ensure_future(
+            other.acquire(lambda entry: met.append((entry.get("holder"), entry.get("task"))))
+        )
+        await _renewals(Bucket(conn, name), one.key, 6)
+        assert met == [("one", {"window": "a"})]
+        await one.release()
+        await asyncio.wait_for(waiting, 10)
+        await other.release()
+
+    _run(nats, body)
+
+
+def test_what_somebody_has_left_who_is_gone_is_not_taken_for_somebody(nats: Nats) -> None:
+    async def body(conn: Connection, name: str) -> None:
+        await Bucket(conn, name).put(lease_key("t", 0), {"holder": "gone", "id": "gone"})
+        lease = Lease(conn, name, "t", 0, "me", TTL)
+        met: list[object] = []
+        await asyncio.wait_for(lease.acquire(met.append), 10)
+        assert lease.held() and not met
+        await lease.release()
+
+    _run(nats, body)
+
+
 def test_what_is_published_is_there_with_the_next_renewal(nats: Nats) -> None:
     async def body(conn: Connection, name: str) -> None:
         lease = Lease(conn, name, "t", 3, "me", TTL)
@@ -187,17 +259,16 @@ def test_a_restart_of_the_broker_shorter_than_its_time_does_not_cost_the_lease(o
     _run(own_nats, body)
 
 
-def test_a_broker_that_stays_away_costs_the_lease(own_nats: Nats) -> None:
+def test_while_a_broker_stays_away_nobody_holds_the_lease_and_then_the_same_one_again(own_nats: Nats) -> None:
     async def body(conn: Connection, name: str) -> None:
         lease = Lease(conn, name, "t", 0, "me", TTL)
         await lease.acquire()
+        before = lease.token
         own_nats.server.kill()
-        await asyncio.wait_for(lease.lost.wait(), 10)
-        assert not lease.held()
-        again = asyncio.ensure_future(lease.acquire())
+        await until(lambda: not lease.held())
         await asyncio.to_thread(own_nats.server.start)
-        await asyncio.wait_for(again, 20)
-        assert lease.held()
+        await until(lease.held)
+        assert not lease.lost.is_set() and lease.token == before
         await lease.release()
 
     _run(own_nats, body)

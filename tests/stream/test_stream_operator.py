@@ -423,6 +423,10 @@ def test_what_rests_on_a_window_is_acknowledged_with_it_and_not_before() -> None
     run(main())
 
 
+async def admit(recalled: list[Recorded]) -> None:
+    """Go on with whatever is recorded."""
+
+
 @pytest.mark.parametrize("kind", [Shelf, Plain])
 def test_a_recorded_result_is_supplied_to_the_other_sinks_that_lack_it(kind: type[Shelf]) -> None:
     record, other = Shelf(), kind()
@@ -431,7 +435,7 @@ def test_a_recorded_result_is_supplied_to_the_other_sinks_that_lack_it(kind: typ
 
     async def main() -> None:
         await record.write(result)
-        assert await world.recording.recall(0.0, 0) == [result.recorded]
+        assert await world.recording.recall(0.0, 0, admit) == [result.recorded]
         await world.recording.supply(result.recorded)
         assert other.results == record.results == [result]
 
@@ -446,7 +450,7 @@ def test_what_another_record_has_already_is_not_supplied_again() -> None:
     async def main() -> None:
         await record.write(result)
         await other.write(result)
-        await world.recording.recall(0.0, 0)
+        await world.recording.recall(0.0, 0, admit)
         await world.recording.supply(result.recorded)
         assert len(other.results) == 1
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,13 +17,16 @@ from stream_lab_model import sums
 
 from aipod.errors import ConfigError, InvalidArgument, Unavailable
 from aipod.stream import pipeline as pipelines
+from aipod.stream import tenure as tenures
 from aipod.stream.broker.bucket import Bucket
 from aipod.stream.broker.consumer import ensure
 from aipod.stream.broker.lease import lease_key
 from aipod.stream.burial import TaskStopped
+from aipod.stream.origin import mark_of
 from aipod.stream.pipeline import BUCKET, consumer_of
 from aipod.stream.result import Recorded, Result
 from aipod.stream.sinks.interface import Diverged
+from aipod.stream.windows import Windower
 
 
 @pytest.fixture(scope="module")
@@ -453,6 +458,58 @@ def test_of_two_with_one_task_one_runs_and_the_other_takes_over(lab: Lab) -> Non
     run(main())
 
 
+def test_a_standby_says_once_who_runs_the_task(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "aipod.stream")
+
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if "runs" in record.getMessage()]
+
+    async def main() -> None:
+        async with lab, lab.running(lab.task(), holder="first"):
+            await lab.until(lambda: "running from" in caplog.text)
+            async with lab.running(lab.task(), holder="second"):
+                await lab.until(said)
+                await lease_renewed(lab, 4)
+                assert said() == ["standing by: first runs it"]
+
+    run(main())
+
+
+def test_a_standby_warns_of_another_task_of_its_name(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "aipod.stream")
+
+    async def main() -> None:
+        async with lab:
+            other = lab.task(window="count:5", sinks=["stdout"], model="localhost:1")
+            async with lab.running(lab.task(), holder="first"):
+                await lab.until(lambda: "running from" in caplog.text)
+                async with lab.running(other, holder="second"):
+                    await lab.until(lambda: "another task" in caplog.text)
+
+    run(main())
+    (line,) = [record for record in caplog.records if "another task" in record.getMessage()]
+    assert line.levelno == logging.WARNING
+    assert line.getMessage() == (
+        "first runs another task of this name, which differs in: window, model, sinks; rename one"
+    )
+
+
+async def lease_renewed(lab: Lab, count: int) -> None:
+    bucket = Bucket(lab.connection, BUCKET)
+
+    async def revision() -> int:
+        entry = await bucket.get(lease_key(lab.name, 0))
+        return entry.revision if entry is not None else 0
+
+    seen = {await revision()}
+
+    async def often() -> bool:
+        seen.add(await revision())
+        return len(seen) > count
+
+    await lab.until(often)
+
+
 def test_who_has_lost_the_lease_stands_by_and_nothing_is_there_twice(lab: Lab) -> None:
     async def main() -> None:
         async with lab:
@@ -472,6 +529,81 @@ def test_who_has_lost_the_lease_stands_by_and_nothing_is_there_twice(lab: Lab) -
     run(main())
 
 
+def test_who_is_told_to_leave_right_after_it_lost_the_lease_leaves(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            pipeline = lab.pipeline(lab.task())
+            running = asyncio.ensure_future(pipeline.run())
+            await lab.until(lambda: pipeline.statistics.takeovers == 1)
+            await Bucket(lab.connection, BUCKET).put(lease_key(lab.name, 0), {"id": "another's"})
+            await lab.until(lambda: pipeline.statistics.restarts == 1)
+            running.cancel()
+            done, _ = await asyncio.wait({running}, timeout=5)
+            assert done
+            await Bucket(lab.connection, BUCKET).remove(lease_key(lab.name, 0))
+
+    run(main())
+
+
+def test_a_loop_that_stood_still_for_longer_than_the_lease_costs_nothing_where_nobody_waits_for_it(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            seen.clear()
+            broken.clear()
+            task = lab.task(sinks=[f"{__name__}:second_sink"], version="slow-0.1")
+            async with lab.running(task) as pipeline:
+                for round_ in range(1, 4):
+                    await lab.publish(values(8))
+                    await lab.until(lambda: pipeline.statistics.windows == 2 * round_)  # noqa: B023
+                    time.sleep(1.2)  # nothing at all runs, with windows in flight
+                    await lab.floor_is(8 * round_)
+                counters = pipeline.statistics.as_dict()["counters"]
+                assert (counters["takeovers"], counters["restarts"]) == (1, 0)
+            assert sorted(map(members_of, seen)) == [list(range(first, first + 4)) for first in range(1, 24, 4)]
+
+    run(main())
+
+
+def test_what_is_recorded_is_taken_in_beside_the_loop(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def make(*arguments: Any) -> Windower:
+        threads.append(threading.current_thread())
+        return Windower(*arguments)
+
+    monkeypatch.setattr(tenures, "Windower", make)
+
+    async def main() -> None:
+        async with lab:
+            await lab.publish(values(8))
+            await lab.once(lab.task())
+            assert await lab.windows() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+    run(main())
+    assert threads and threading.main_thread() not in threads
+
+
+def test_what_the_source_removed_before_it_was_processed_is_counted_and_told(
+    lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        async with lab:
+            await ensure(lab.connection, consumer_of(lab.task(), 0))
+            stream = f"E_{lab.name}"
+            config = (await lab.connection.api(f"STREAM.INFO.{stream}"))["config"]
+            await lab.connection.api(f"STREAM.UPDATE.{stream}", {**config, "max_msgs": 8})
+            await lab.publish(values(100))
+            async with lab.running(lab.task()) as pipeline:
+                await lab.floor_is(100)
+                counters = pipeline.statistics.as_dict()["counters"]
+                assert (counters["expired"], counters["messages"]) == (92, 8)
+            assert await lab.windows() == [[93, 94, 95, 96], [97, 98, 99, 100]]
+
+    run(main())
+    said = "92 messages were removed from the stream before they were processed, from 1 to 92"
+    assert caplog.text.count(said) == 1 and f"up to {said}" not in caplog.text
+
+
 def test_a_window_that_another_has_closed_otherwise_is_obeyed(lab: Lab) -> None:
     async def main() -> None:
         async with lab:
@@ -480,8 +612,9 @@ def test_a_window_that_another_has_closed_otherwise_is_obeyed(lab: Lab) -> None:
             async with lab.running(task) as pipeline:
                 await lab.until(lambda: pipeline.statistics.as_dict()["gauges"].get("open_messages") == 3)
                 # Another has closed the window as it was, when it fell idle.
-                theirs = Result(lab.name, Recorded("k0", "s1", 0, 0.0, 1.0, "idle", ((1, 3),)), "theirs")
-                headers = {"Nats-Msg-Id": theirs.identity}
+                window = Recorded("k0", "s1", 0, 0.0, 1.0, "idle", ((1, 3),), await lab.origin())
+                theirs = Result(lab.name, window, "theirs")
+                headers = {"Nats-Msg-Id": theirs.identity + mark_of(theirs.recorded.source)}
                 await lab.connection.js.publish(f"{lab.name}.out.k0", theirs.encode(), headers=headers)
                 await lab.publish(values(4))
                 await lab.results_are(2)

@@ -190,6 +190,18 @@ class TestSql:
     @pytest.mark.parametrize("url", ["nonsense", "nosuch://u:s3cret@h/d", "postgresql+nosuch://u:s3cret@h/d"])
     def test_a_url_that_makes_no_sense_is_refused_without_its_password(self, url: str) -> None:
         pytest.importorskip("sqlalchemy")
-        with pytest.raises(ConfigError, match="makes no sense") as raised:
+        with pytest.raises(ConfigError, match="no URL of a database") as raised:
             open_provider(f"sql:{url}#SELECT 1")
         assert "s3cret" not in str(raised.value)
+
+    def test_a_database_that_is_not_there_is_not_made(self, tmp_path: Path) -> None:
+        pytest.importorskip("sqlalchemy")
+        with pytest.raises(Unavailable, match=r"there is no database .*no.db; name one that is there"):
+            ask(f"sql:sqlite:///{tmp_path}/no.db#SELECT 1")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_of_its_tasks_those_are_given_that_are_wanted(self, database: Path) -> None:
+        for names, expected in (((), ["a"]), (("a", "x"), ["a"]), (("x",), [])):
+            provider = open_provider(f"sql:sqlite:///{database}#SELECT * FROM t", names)
+            assert [task.name for task in asyncio.run(provider.tasks())] == expected
+            asyncio.run(provider.close())

@@ -69,6 +69,23 @@ def test_the_document_says_all_that_a_restart_must_know() -> None:
     }
 
 
+def test_a_result_says_of_which_stream_its_members_are_positions() -> None:
+    recorded = Recorded("k", "s1", 0, 1.0, 2.0, "full", ((1, 3),), "S@2026-11-20T09:13:51.123456789Z")
+    payload = Result("t", recorded, 1.5).encode()
+    assert json.loads(payload)["window"]["source"] == recorded.source
+    assert Result.read(payload).recorded == recorded
+
+
+@pytest.mark.parametrize(
+    ("members", "source", "agree"),
+    [(((1, 3),), "S@1", True), (((1, 3),), "", True), (((1, 3),), "S@2", False), (((1, 2),), "S@1", False)],
+)
+def test_two_of_one_window_agree_if_they_are_of_the_same_messages(members: Any, source: str, agree: bool) -> None:
+    one = Recorded("k", "s1", 0, 1.0, 2.0, "full", ((1, 3),), "S@1")
+    other = Recorded("k", "s1", 0, 5.0, 6.0, "idle", members, source)
+    assert (one.agrees(other), other.agrees(one)) == (agree, agree)
+
+
 def test_what_models_return_is_written_as_plain_values() -> None:
     when = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.timezone.utc)
     value = {

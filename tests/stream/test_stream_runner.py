@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from aipod.stream import keeper as keepers
 from aipod.stream.broker.connection import Connect
 from aipod.stream.burial import TaskStopped
 from aipod.stream.runner import Runner
+from aipod.stream.status import Standing, look
 from aipod.stream.supervisor import Pauses, Share
 from aipod.stream.tasks import Provider, StreamTask
 
@@ -114,18 +116,94 @@ def test_what_failed_is_begun_anew_and_runs_once_it_is_mended(lab: Lab) -> None:
     run(main())
 
 
+def test_why_a_task_does_not_run_is_told_to_those_who_ask_the_broker_until_it_runs(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            task = named(lab, "told", sinks=[f"{__name__}:shelf"])
+
+            async def standing() -> Standing:
+                (found,) = await look(lab.connection, task)
+                return found
+
+            async def says(state: str) -> None:
+                async def is_true() -> bool:
+                    return (await standing()).state == state
+
+                await lab.until(is_true)
+
+            full.set()
+            await says("new")
+            await lab.publish(values(4))
+            async with at_work(Runner([task])) as runner:
+                await says("failed")
+                found = await standing()
+                assert "the shelf is full" in found.problem
+                assert found.holder == runner.holder and 0 < found.told < 20
+            # It outlives who had put it up.
+            assert (await standing()).problem == found.problem
+            full.clear()
+            async with at_work(Runner([task])):
+                await says("running")
+                assert (await standing()).problem == ""
+                await lab.floor_is(4, task.source.durable)
+            assert ((await standing()).state, (await standing()).problem) == ("nobody", "")
+
+    run(main())
+
+
+full = threading.Event()
+
+
+def shelf(result: Any) -> None:
+    if full.is_set():
+        raise ConfigError(["the shelf is full"])
+
+
+def test_with_once_the_reason_stays_behind(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            await lab.publish([b"junk"] * 50)
+            task = named(lab, "junk", dead_letters={"min_count": 10, "over": 20}, lease=False)
+            with pytest.raises(TaskStopped):
+                await Runner([task], once=True).run()
+            (found,) = await look(lab.connection, task)
+            assert found.state == "stopped" and "would be dead letters" in found.problem
+
+    run(main())
+
+
 def test_a_task_that_has_stopped_for_good_is_not_begun_anew(lab: Lab) -> None:
     async def main() -> None:
         async with lab:
             await lab.publish([b"junk"] * 50)
             task = named(lab, "junk", dead_letters={"min_count": 10, "over": 20})
-            async with at_work(Runner([task])) as runner:
+            async with at_work(Runner([task, named(lab, "good", subjects=[f"{lab.name}.in.none"])])) as runner:
                 await lab.until(lambda: state(runner, task) == "stopped")
                 for _ in range(50):  # many times the pause
                     await asyncio.sleep(0.01)
                 assert state(runner, task) == "stopped"
                 assert runner.statistics()[task.name]["counters"]["restarts"] == 0
                 assert "would be dead letters" in runner.statistics()[task.name]["partitions"][0]["problem"]
+
+    run(main())
+
+
+def test_when_the_last_task_has_stopped_for_good_there_is_nothing_left_to_run(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            await lab.publish([b"junk"] * 50)
+            tasks = [named(lab, name, dead_letters={"min_count": 10, "over": 20}) for name in ("one", "two")]
+            runner = Runner(tasks)
+            with pytest.raises(Unavailable, match="every task has stopped for good"):
+                await asyncio.wait_for(runner.run(), 20)
+            assert [state(runner, task) for task in tasks] == ["stopped", "stopped"]
+            # Those who ask the broker are told, though nobody is there any more.
+            told = [standing for task in tasks for standing in await look(lab.connection, task)]
+            assert [standing.state for standing in told] == ["stopped", "stopped"]
+            # A worker would be started again, and a provider may change the task.
+            for held in (Runner(tasks, share=Share(1, 1)), Runner(provider=Provider(Given(*tasks), "given"))):
+                async with at_work(held):
+                    await lab.until(lambda held=held: all(state(held, task) == "stopped" for task in tasks))
 
     run(main())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 import os
 import threading
@@ -12,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stream_child import free_port
 from stream_results import connected, result_of, run, until
 
-from aipod.errors import ConfigError, InvalidArgument, ModelError, Overloaded, Unavailable
+from aipod.errors import ConfigError, InvalidArgument, ModelError, Overloaded, Unavailable, VersionNotFound
 from aipod.model import AIModelBase
+from aipod.rpc.client import AIClient
 from aipod.rpc.server import Server
 from aipod.stream.burial import TaskStopped
 from aipod.stream.result import Result
@@ -28,7 +31,7 @@ from aipod.stream.sinks.sql import SqlSink
 from aipod.stream.sinks.stdout import StdoutSink
 from aipod.stream.sinks.subject import SubjectSink
 from aipod.stream.sinks.thread import SinkThread
-from aipod.stream.tasks.sinkspec import SinkSpec
+from aipod.stream.tasks.sinkspec import OPTIONS, SinkSpec
 
 
 async def write(sink: Sink, *results: Result) -> None:
@@ -150,6 +153,29 @@ def second(tmp_path: Path) -> Iterator[str]:
         yield server.address
 
 
+def test_it_is_foreseen_whether_a_model_server_has_a_version(second: str) -> None:
+    def said(version: str, address: str = second) -> str:
+        async def work() -> str:
+            sink = ModelSink(address, version)
+            try:
+                return await sink.foresee()
+            finally:
+                await sink.close()
+
+        return str(run(work()))
+
+    assert "answers; no version is initialized there" in said("v")
+    with AIClient(second, "v") as client:
+        client.initialize()
+        client.admin.set_alias("live", "v")
+        assert said("v") == f"version v is at {second}"
+        assert said("live") == f"version live is at {second}, as v"
+        with pytest.raises(VersionNotFound, match="'lacking'"):
+            said("lacking")
+    with pytest.raises(Unavailable):
+        said("v", f"127.0.0.1:{free_port()}")
+
+
 def test_a_second_model_is_asked_and_its_answer_goes_on(second: str, tmp_path: Path) -> None:
     async def work() -> None:
         then = FileSink(str(tmp_path / "out"), "t")
@@ -247,3 +273,13 @@ def test_a_thread_that_was_never_used_ends(monkeypatch: pytest.MonkeyPatch) -> N
         await ending()
 
     run(work(SinkThread("test").end))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sink"), [("file", FileSink), ("sql", SqlSink), ("nats", SubjectSink), ("model", ModelSink)]
+)
+def test_a_sink_made_by_hand_has_the_defaults_of_one_in_a_task(kind: str, sink: type) -> None:
+    given = inspect.signature(sink).parameters
+    for option, (_, default) in OPTIONS[kind].items():
+        if option in given and given[option].default is not inspect.Parameter.empty:
+            assert given[option].default == default, option

@@ -7,20 +7,23 @@ import json
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from postgres import Postgres, find_programs
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import Table, create_engine, event, text
 from stream_results import result_of, run
 
 from aipod.errors import ConfigError, SerializationError, Unavailable
 from aipod.stream.result import Result
+from aipod.stream.sinks import dialects
 from aipod.stream.sinks import sql as module
 from aipod.stream.sinks.interface import Diverged, Record
 from aipod.stream.sinks.sql import SqlSink
@@ -226,7 +229,8 @@ def test_a_table_is_made_only_if_asked(url: str, table: str) -> None:
 def test_a_table_that_cannot_hold_results_is_refused_with_what_it_lacks(url: str, table: str) -> None:
     columns = (
         'task text, "key" text, "window" text, revision integer, start float, "end" float, reason text, count bigint,'
-        " first_seq bigint, last_seq bigint, members text, dropped text, result text, recorded_at double precision"
+        " first_seq bigint, last_seq bigint, members text, source text, dropped text, result text,"
+        " recorded_at double precision"
     )
     with connected(url) as connection:
         connection.execute(text(f"create table {table} (task text, result text)"))
@@ -445,11 +449,13 @@ def test_a_deadlock_is_tried_again_at_once(postgres: Postgres, table: str) -> No
             assert sink._engine is not None
             told = []
 
-            @event.listens_for(sink._engine, "before_cursor_execute")
-            def hook(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+            # In the place of the statement: what a listener itself raises is passed on by SQLAlchemy 2.0 as it is.
+            @event.listens_for(sink._engine, "before_cursor_execute", retval=True)
+            def hook(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
                 if statement.lower().startswith("insert") and len(told) < 2:
                     told.append(statement)
-                    cursor.execute("do $$ begin raise exception using errcode = '40P01'; end $$")
+                    return "do $$ begin raise exception using errcode = '40P01'; end $$", ()
+                return statement, parameters
 
             await sink.write(result_of(1, 3))
             assert len(told) == 2
@@ -465,11 +471,13 @@ def test_what_passes_is_waited_for(postgres: Postgres, table: str, state: str) -
             assert sink._engine is not None
             told = []
 
-            @event.listens_for(sink._engine, "before_cursor_execute")
-            def hook(_connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+            # In the place of the statement: what a listener itself raises is passed on by SQLAlchemy 2.0 as it is.
+            @event.listens_for(sink._engine, "before_cursor_execute", retval=True)
+            def hook(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> tuple[str, Any]:
                 if statement.lower().startswith("insert") and not told:
                     told.append(statement)
-                    cursor.execute(f"do $$ begin raise exception using errcode = '{state}'; end $$")
+                    return f"do $$ begin raise exception using errcode = '{state}'; end $$", ()
+                return statement, parameters
 
             with pytest.raises(Unavailable):
                 await sink.write(result_of(1, 3))
@@ -502,5 +510,92 @@ def test_no_thread_stays(tmp_path: Path) -> None:
             assert "aipod-sql" in {thread.name for thread in threading.enumerate()}
         with pytest.raises(Unavailable, match="closed"):
             await sink.write(result_of(4, 6))
+
+    run(work())
+
+
+@pytest.mark.parametrize("rounds", [12])
+def test_partitions_that_open_a_new_database_side_by_side_all_find_their_table(tmp_path: Path, rounds: int) -> None:
+    async def work(url: str) -> None:
+        sinks = [SqlSink(url, "results", f"t{number}") for number in range(8)]
+        try:
+            await asyncio.gather(*(sink.open() for sink in sinks))
+            await asyncio.gather(*(sink.write(result_of(1, 3)) for sink in sinks[:1]))
+        finally:
+            await asyncio.gather(*(sink.close() for sink in sinks))
+
+    for number in range(rounds):
+        run(work(f"sqlite:///{tmp_path}/{number}.db"))
+
+
+def test_who_finds_a_new_database_in_use_tries_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "results.db"
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("CREATE TABLE another (x)")
+        other.execute("BEGIN IMMEDIATE")  # SQLite's own patience does not wait for that
+        passing = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: other.execute("COMMIT"))
+        monkeypatch.setattr(dialects, "time", passing)
+
+        async def work() -> None:
+            async with opened(f"sqlite:///{file}", "results") as sink:
+                await sink.write(result_of(1, 3))
+
+        run(work())
+        assert not other.in_transaction
+
+
+def test_a_table_that_another_makes_in_the_same_moment_is_taken(url: str, table: str) -> None:
+    made: list[Table] = []
+
+    def make(target: Table, connection: Any, **more: Any) -> None:
+        if not made:
+            made.append(target)
+            with connected(url) as other:
+                target.create(other)
+
+    async def work() -> None:
+        event.listen(Table, "before_create", make)
+        try:
+            async with opened(url, table) as sink:
+                await sink.write(result_of(1, 3))
+        finally:
+            event.remove(Table, "before_create", make)
+        assert made
+        assert len(rows(url, table)) == 1
+
+    run(work())
+
+
+def test_what_would_be_found_is_said_and_nothing_is_made(url: str, table: str, tmp_path: Path) -> None:
+    async def said(create: bool | None) -> str:
+        sink = SqlSink(url, table, "t", create=create)
+        try:
+            return await sink.foresee()
+        finally:
+            await sink.close()
+
+    async def work() -> None:
+        before = sorted(tmp_path.iterdir())
+        assert "would be made" in await said(True)
+        with pytest.raises(ConfigError, match="there is no such table; make it"):
+            await said(False)
+        assert sorted(tmp_path.iterdir()) == before
+        async with opened(url, table):
+            pass
+        assert await said(False) == "the table is there"
+
+    run(work())
+
+
+def test_what_is_no_directory_for_a_database_is_foreseen(tmp_path: Path) -> None:
+    async def work() -> None:
+        sink = SqlSink(f"sqlite:///{tmp_path}/nowhere/x.db", "r", "t")
+        try:
+            with pytest.raises(ConfigError, match=r"nowhere/x.db#r: No such file .*; name a directory that this user"):
+                await sink.foresee()
+            with pytest.raises(ConfigError, match=r"nowhere/x.db#r: .*unable to open database file; name a file in"):
+                await sink.open()
+        finally:
+            await sink.close()
 
     run(work())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
@@ -242,6 +242,40 @@ def test_more_than_one_pull_is_read_and_ends(nats: Any, monkeypatch: pytest.Monk
     run(work())
 
 
+def test_others_have_their_turn_while_much_is_read(nats: Any) -> None:
+    name = nats.unique()
+
+    async def work() -> None:
+        turns = 0
+
+        async def turn() -> None:
+            nonlocal turns
+            while True:
+                await asyncio.sleep(0)
+                turns += 1
+
+        async with connected(nats.url) as connection:
+            await connection.js.add_stream(name=name, subjects=[f"{name}.>"])
+            large = [b"x" * 150_000] * 4
+            for data in [b"x"] * 480 + large:
+                await connection.nc.publish(f"{name}.k", data)
+            await connection.nc.flush()
+            while (await connection.api(f"STREAM.INFO.{name}"))["state"]["last_seq"] < 484:
+                await asyncio.sleep(0.01)
+            turning = asyncio.ensure_future(turn())
+            pieces, seen = [], []
+            async for piece in sweeping.sweep(connection, name, f"{name}.k", since=0.0):
+                pieces.append(piece)
+                seen.append(turns)
+            turning.cancel()
+        assert sum(map(len, pieces)) == 484
+        assert max(map(len, pieces)) <= 50
+        assert max(sum(len(one.data) for one in piece) for piece in pieces) <= 400_000
+        assert all(before < after for before, after in pairwise(seen))
+
+    run(work())
+
+
 def test_a_reading_that_the_broker_forgets_is_begun_again(nats: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweeping, "_BATCH", 4)
     monkeypatch.setattr(sweeping, "_PATIENCE", 0.5)
@@ -409,7 +443,21 @@ def test_a_full_stream_is_waited_for(nats: Any) -> None:
     run(work())
 
 
-def test_something_else_that_answers_on_the_subject_is_no_stream(nats: Any) -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"hello",
+        b"",
+        b"[]",
+        b"{}",
+        b"null",
+        b'{"error":"no"}',
+        b'{"error":{"code":"x"}}',
+        b'{"seq":1}',
+        b'{"stream":"another","seq":1}',
+    ],
+)
+def test_something_else_that_answers_on_the_subject_is_no_stream(nats: Any, answer: bytes) -> None:
     name = nats.unique()
 
     async def work() -> None:
@@ -417,10 +465,10 @@ def test_something_else_that_answers_on_the_subject_is_no_stream(nats: Any) -> N
             sink = await _sink(connection, name)
             await connection.api(f"STREAM.DELETE.{name}-")
 
-            async def answer(message: Any) -> None:
-                await message.respond(b"hello")
+            async def respond(message: Any) -> None:
+                await message.respond(answer)
 
-            await connection.nc.subscribe(f"{name}.k", cb=answer)
+            await connection.nc.subscribe(f"{name}.k", cb=respond)
             with pytest.raises(ConfigError, match="something other than a stream"):
                 await sink.write(result_of(1, 3))
 

@@ -110,3 +110,19 @@ def test_what_cannot_be_read_is_said_in_one_sentence(tmp_path: Path) -> None:
         file.truncate((16 << 20) + 1)
     with pytest.raises(ConfigError, match=r"large.toml: it is larger than 16 MiB"):
         load(large)
+
+
+def test_what_is_wrong_with_a_default_is_said_once_and_only_where_a_task_has_it() -> None:
+    defaults = '[defaults]\nack_wait = "soon"\ndecode = "yaml"\npartitions = 4\n'
+    own = TASK + 'decode = "json"\nkey = "k"\n'
+    found = problems(defaults + own + own.replace('"a"', '"b"') + own.replace('"a"', '"c"').replace("h:1", "h"))
+    assert [problem.split(";")[0] for problem in found] == [
+        "tasks.toml: defaults: ack_wait is 'soon'",
+        "tasks.toml: task 'c': model: 'h' is no address of a model",
+    ]
+
+
+def test_a_task_that_would_feed_itself_is_told_so_whatever_else_is_wrong_with_it() -> None:
+    task = TASK.replace('"s"', '"s.>"').replace('"stdout"', '["nowhere", "nats:s.out"]')
+    for wrong in (task, task.replace("h:1", "h"), f"{task}ack_wait = 0\n"):
+        assert any("results go to 's.out'" in problem and "feed itself" in problem for problem in problems(wrong))

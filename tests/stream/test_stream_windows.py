@@ -256,6 +256,11 @@ def test_sessions_of_own_time_end_with_the_watermark_or_with_silence() -> None:
     assert short(windower.advance(106)) == [("s2", "idle", [2, 3])]
 
 
+def test_a_message_is_late_if_a_session_of_it_alone_would_be_over() -> None:
+    windower = Windower(spec("session:5s,lateness=1s", own_time=True))
+    assert short(feed(windower, *at(60, 54, 54.001, stored=100))) == [("Late", "", [2])]
+
+
 def test_a_message_between_two_sessions_makes_them_one() -> None:
     windower = Windower(spec("session:5s,lateness=60s", own_time=True))
     feed(windower, *at(50, 58, stored=100))
@@ -380,7 +385,8 @@ def test_a_window_can_be_amended_for_a_while_only() -> None:
     windower.advance(120)
     (late,) = feed(windower, *at(52, first=3, stored=129))
     assert late.recorded is not None  # type: ignore[union-attr]
-    (late,) = feed(windower, *at(52, first=4, stored=130))
+    windower.advance(130)
+    (late,) = feed(windower, *at(52, first=4, stored=129.5))
     assert late.recorded is None  # type: ignore[union-attr]
 
 

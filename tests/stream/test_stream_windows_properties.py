@@ -139,7 +139,7 @@ def die(world: World, chance: Random, *, disturbed: bool = False) -> None:
 @by_time
 @by_kind
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_crashes_change_no_window(kind: str, own_time: bool, forgetful: bool, data: st.DataObject) -> None:
     # Of windows that are not whole, a record does not say all about their messages' own time.
     spec, stream = data.draw(specs(kind, own_time, whole=own_time and kind in TIMED)), data.draw(streams(25))
@@ -159,7 +159,7 @@ def test_crashes_change_no_window(kind: str, own_time: bool, forgetful: bool, da
 @by_time
 @by_kind
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_crashes_lose_nothing_and_double_nothing(
     kind: str, own_time: bool, forgetful: bool, workqueue: bool, data: st.DataObject
 ) -> None:

@@ -10,7 +10,7 @@ from windows_reference import message
 
 from aipod.stream.message import Message
 from aipod.stream.result import Recorded, ranges_of
-from aipod.stream.windows import Closed, Done, Late, Outcome, Windower, WindowSpec
+from aipod.stream.windows import Closed, Done, Late, Outcome, Windower, WindowSpec, keyed
 
 
 def recorded(name: str, members: Iterable[int], reason: str, bounds: tuple[float, float] = (0, 0), **more: Any) -> Any:
@@ -91,6 +91,12 @@ def test_a_ring_begins_afresh_after_a_window_that_was_not_full(reason: str) -> N
 def test_a_ring_that_was_given_up_is_not_filled_again() -> None:
     history = [recorded("s1", [1, 2, 3, 4], "full")]
     assert again("sliding:4:2", history, *at(*range(5), first=4)) == ["Done 4", "s5 [5, 6, 7, 8] 0"]
+
+
+def test_a_ring_that_was_given_up_stays_so_whatever_else_comes() -> None:
+    # The third was not readable before, and is now.
+    history = [recorded("s1", [1, 2, 4, 5], "full")]
+    assert again("sliding:4:1", history, *at(3, 4, 5, first=3)) == ["Done 3", "Done 4", "Done 5"]
 
 
 def test_a_finished_window_takes_nothing_any_more() -> None:
@@ -174,7 +180,7 @@ def test_an_open_session_may_be_older_than_what_an_early_result_of_it_says() -> 
 
 def test_a_cut_session_says_how_far_its_keys_time_had_come() -> None:
     history = [recorded("s1", [1, 3], "max_messages", (50, 70))]
-    assert again("session:5s", history, *at(64.9, 65, first=4), own_time=True) == ["Late 4", "s5 [5] 0"]
+    assert again("session:5s", history, *at(65, 65.5, 80, first=4), own_time=True) == ["Late 4", "s5 [5] 0"]
 
 
 @pytest.mark.parametrize(
@@ -235,6 +241,17 @@ def test_windows_of_another_shape_hold_their_members_and_nothing_else(text: str,
     assert windower.open_messages == 1
 
 
+@pytest.mark.parametrize(("size", "part"), [("20s", "t0.1 [2] 0"), ("5s", "t0.1 [2] 0")])
+def test_windows_of_another_shape_do_not_share_a_name(size: str, part: str) -> None:
+    history = [recorded("t0", [1], "time", (0, 10))]
+    assert again(f"tumbling:{size}", history, message(1, 1), message(2, 3), message(3, 25)) == ["Done 1", part]
+
+
+def test_windows_of_another_shape_say_nothing_about_time() -> None:
+    history = [recorded("s1", [1], "full", (1, 100))]
+    assert again("session:5s", history, *at(50, 60, first=2), own_time=True) == ["s2 [2] 0"]
+
+
 def test_windows_that_overlap_are_all_obeyed() -> None:
     history = [recorded("t0", [1, 2, 3, 4], "time", (0, 60)), recorded("t1", [2], "time", (0, 60))]
     assert again("count:2", history, *at(1, 2, 3, 4)) == ["Done 1", "Done 2", "Done 3", "Done 4"]
@@ -250,6 +267,16 @@ def test_what_cannot_come_again_is_forgotten(text: str) -> None:
     windower.forget(2)
     assert not windower._keys
     assert not windower._history
+    assert not windower._repeating
+
+
+def test_a_key_with_open_windows_rests_once_its_past_is_forgotten_and_they_are_closed() -> None:
+    windower = Windower(WindowSpec.parse("tumbling:10s"), [recorded("t0", [1, 5], "time", (0, 10))])
+    windower.feed(message(2, 11))
+    windower.forget(5)
+    assert windower.keys == 1
+    windower.advance(20)
+    assert not windower._keys
 
 
 def test_how_far_a_keys_time_had_come_outlasts_its_messages() -> None:
@@ -260,3 +287,39 @@ def test_how_far_a_keys_time_had_come_outlasts_its_messages() -> None:
 
 def test_a_history_without_members_says_nothing() -> None:
     assert again("count:1", [recorded("s1", [], "full")], *at(1)) == ["s1 [1] 0"]
+
+
+def test_a_long_history_is_taken_in_before_the_first_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    class Counted(keyed.Holdings):
+        def __init__(self, windows: Iterable[Recorded]) -> None:
+            windows = list(windows)
+            taken.append(len(windows))
+            super().__init__(windows)
+
+    monkeypatch.setattr(keyed, "Holdings", Counted)
+    history = [recorded(f"s{seq}", [seq], "full", key="long") for seq in range(1, 1001)]
+    history += [recorded(f"s{seq}", [seq], "full", key=str(seq)) for seq in range(1001, 1101)]
+    windower = Windower(WindowSpec.parse("count:1"), history)
+    assert taken == [1000]
+    assert [word(one) for one in windower.feed(message(1000, 1, "long"))] == ["Done 1000"]
+    assert taken == [1000]
+    assert [word(one) for one in windower.feed(message(1001, 1, "1001"))] == ["Done 1001"]
+    assert taken == [1000, 1]
+
+
+def test_to_forget_much_takes_several_turns() -> None:
+    history = [recorded(f"s{seq}", [seq], "full", key=str(seq)) for seq in range(1, 5001)]
+    windower = Windower(WindowSpec.parse("count:1"), history)
+    for seq in range(1, 2001):
+        windower.feed(message(seq, 1, str(seq)))
+    turns = 1
+    before = len(windower._keys) + len(windower._history)
+    while not windower.forget(4500):
+        left = len(windower._keys) + len(windower._history)
+        assert 0 < before - left <= 2000
+        before, turns = left, turns + 1
+    assert turns > 2
+    assert (len(windower._keys), len(windower._history)) == (0, 500)
+    assert windower.forget(4500)

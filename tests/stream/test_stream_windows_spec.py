@@ -80,7 +80,7 @@ def test_without_max_wait_bounds_come_first() -> None:
         ({"size": "8"}, "size is '8'"),
         ({"size": True}, "size is True"),
         ({"size": float("nan")}, "size is nan"),
-        ({"size": 20_000}, "more than max_messages"),
+        ({"size": 99_999_999}, "size is 99999999, more than max_messages"),
         ({"step": 2}, "count windows have none"),
         ({"kind": "tumbling", "size": 0.0}, "size is 0.0; of tumbling windows it is a duration"),
         ({"kind": "tumbling", "size": float("inf")}, "size is inf"),
@@ -143,3 +143,17 @@ def test_texts_that_say_no_windows_are_refused(text: str, problem: str) -> None:
 def test_a_spec_can_be_changed_into_another() -> None:
     spec = replace(WindowSpec.parse("sliding:8"), own_time=True)
     assert (spec.step, spec.own_time) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("sliding:8:1234567", "step is 1234567, more than size (8)"),
+        ("hopping:1h:100d", "step is 2400h, more than size (1h)"),
+        ("tumbling:20d,max_wait=1s,lateness=100ms", "max_wait is 1s, less than size and lateness (1728000100ms)"),
+    ],
+)
+def test_numbers_are_said_as_one_writes_them(text: str, sentence: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        WindowSpec.parse(text)
+    assert sentence in str(raised.value)

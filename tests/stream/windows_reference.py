@@ -173,12 +173,11 @@ class Reference:
             time = self._time(one)
             if spec.own_time:
                 watermark = max(watermark, time - spec.lateness)
-                over = max(over, watermark - gap)
                 for members in sorted(opened, key=end):
                     if end(members) + gap <= watermark:
                         close(members, "gap")
             near = [members for members in opened if any(abs(self._time(other) - time) < gap for other in members)]
-            if not near and time < over:
+            if not near and (time < over or (spec.own_time and time + gap <= watermark)):
                 self.late.add(one.seq)
                 continue
             if not near:

@@ -7,24 +7,25 @@ from pathlib import Path
 
 import click
 
-from aipod.cli.stream.flags import only, tasks_of
+from aipod.cli.stream.flags import only, provider, tasks_of
 from aipod.stream.plan import Finding, outline
 
 __all__ = ["check", "show"]
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=click.Path(path_type=Path))
 @only
-def check(file: Path, only: tuple[str, ...]) -> None:
-    """Say what is wrong with a file of tasks, all of it at once; or else what its tasks would do.
+@provider
+def check(file: Path | None, only: tuple[str, ...], provider: str | None) -> None:
+    """Say what is wrong with the tasks of a file or a provider, all of it at once; or else what they would do.
 
     \b
       aipod stream check tasks.toml
 
-    It asks no broker and no model. `aipod stream run --dry-run` looks at what is on the broker, too.
+    It asks no broker, no model and no database. `aipod stream run --dry-run` looks at those, too.
     """
-    for task in tasks_of(file, {}, only):
+    for task in tasks_of(file, {}, only, provider=provider):
         show(task.name, outline(task))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,9 +12,9 @@ import click
 
 from aipod.config import Settings
 from aipod.errors import ConfigError
-from aipod.stream.tasks import StreamTask, toml
+from aipod.stream.tasks import StreamTask, open_provider, toml
 
-__all__ = ["broker_flags", "only", "split", "task_flags", "tasks_of"]
+__all__ = ["broker_flags", "check_alone", "only", "provider", "split", "task_flags", "tasks_of"]
 
 
 class _Flag(NamedTuple):
@@ -42,7 +44,7 @@ _BROKER = (
     _Flag("--domain", "nats.domain", "NAME", "The JetStream domain."),
 )
 _SOURCE = (
-    _Flag("--name", "name", "NAME", "The task's name (stream)."),
+    _Flag("--name", "name", "NAME", "The task's name (from the subject: sensors.> is sensors)."),
     _Flag("--stream", "stream", "NAME", "The stream; without it, the one that has the subjects."),
     _Flag("--subject", "subjects", "SUBJECT", "What to take from it; repeatable.", multiple=True),
     _Flag("--durable", "durable", "NAME", "The consumer (aipod-NAME)."),
@@ -91,7 +93,8 @@ def _options(flags: Sequence[_Flag]) -> Decorator:
 
 broker_flags = _options((*_BROKER, *_SOURCE))
 task_flags = _options((*_TASK, *_BROKER))
-only = click.option("--only", multiple=True, metavar="NAME", help="Of the file's tasks these alone; repeatable.")
+only = click.option("--only", multiple=True, metavar="NAME", help="Of all tasks these alone; repeatable.")
+provider = click.option("--provider", metavar="WHERE", help="Ask for tasks: module:function, or sql:URL#SELECT …")
 
 
 def split(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -113,34 +116,65 @@ def table_of(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tasks_of(
-    file: Path | None, flags: Mapping[str, Any], names: Sequence[str] = (), fillers: Mapping[str, Any] | None = None
+    file: Path | None,
+    flags: Mapping[str, Any],
+    names: Sequence[str] = (),
+    fillers: Mapping[str, Any] | None = None,
+    provider: str | None = None,
 ) -> list[StreamTask]:
-    """Read the tasks of a file, or else make the one that flags describe.
+    """Read the tasks of a file, ask a provider for them, or else make the one that flags describe.
 
     Args:
         flags: What the flags of this module gave to the command.
-        names: Those of the file's tasks that are wanted; none means all.
+        names: Those of the tasks that are wanted; none means all.
         fillers: Fields of the table for those that no flag gave.
 
     Raises:
         ConfigError: With one sentence for each problem.
-        click.UsageError: There are both or neither.
+        click.UsageError: There is more than one of these, or none.
     """
     given = table_of(flags)
+    if provider is not None:
+        check_alone(file, flags)
+        return _picked(asyncio.run(_asked(provider)), names, "what the provider gives")
     if file is None:
         if not given:
-            raise click.UsageError("Name a file of tasks, or say with flags what the task is.")
+            raise click.UsageError("Name a file of tasks or a provider, or say with flags what the task is.")
         if names:
-            raise click.UsageError("--only picks tasks of a file, and there is none.")
-        fallback = {"name": "stream", "model": Settings.load().address, **(fillers or {})}
+            raise click.UsageError("--only picks tasks of a file or a provider, and there is neither.")
+        fallback = {"name": _name_of(given), "model": Settings.load().address, **(fillers or {})}
         return [StreamTask.from_dict({**fallback, **given})]
     if given:
         raise click.UsageError(f"{_flag_of(given)} says what a task is, and so does the file; keep one.")
-    tasks = toml.load(file)
+    return _picked(toml.load(file), names, file.name)
+
+
+def check_alone(file: Path | None, flags: Mapping[str, Any]) -> None:
+    """Refuse, beside a provider, what else says which tasks there are."""
+    if file is not None or table_of(flags):
+        raise click.UsageError("--provider says which tasks there are; leave out the file and what is for one.")
+
+
+async def _asked(text: str) -> list[StreamTask]:
+    provider = open_provider(text)
+    try:
+        return await provider.tasks()
+    finally:
+        await provider.close()
+
+
+def _picked(tasks: list[StreamTask], names: Sequence[str], place: str) -> list[StreamTask]:
     known = [task.name for task in tasks]
     if strangers := [name for name in names if name not in known]:
-        raise ConfigError([f"there is no task {strangers[0]!r} in {file.name}; there are {', '.join(known)}"])
+        raise ConfigError([f"there is no task {strangers[0]!r} in {place}; there are {', '.join(known) or 'none'}"])
     return [task for task in tasks if not names or task.name in names]
+
+
+def _name_of(table: Mapping[str, Any]) -> str:
+    """Name a task after its first subject: two people who share a broker seldom read the same."""
+    tokens = str(next(iter(table.get("subjects", ())), "")).split(".")
+    plain = (re.sub(r"[^A-Za-z0-9_-]+", "", token) for token in tokens)
+    return "-".join(filter(None, plain)).lstrip("-")[:100] or "stream"
 
 
 def _flag_of(table: Mapping[str, Any]) -> str:

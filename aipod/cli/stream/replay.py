@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from aipod.cli.stream.flags import broker_flags, only, tasks_of
+from aipod.cli.stream.flags import broker_flags, only, provider, tasks_of
 from aipod.cli.stream.running import PATIENCE
 from aipod.stream.broker.connection import connect
 from aipod.stream.dead import DeadLetters
@@ -24,6 +24,7 @@ _FILLERS = {"subjects": "none", "window": "count:1", "sinks": "stdout"}
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @only
+@provider
 @broker_flags
 @click.option("--dead-letters", is_flag=True, help="Said for the reader: there is nothing else to put back.")
 @click.option("--from", "subject", default=">", metavar="SUBJECT", help="Only messages that came from there.")
@@ -32,6 +33,7 @@ _FILLERS = {"subjects": "none", "window": "count:1", "sinks": "stdout"}
 def replay(
     file: Path | None,
     only: tuple[str, ...],
+    provider: str | None,
     dead_letters: bool,
     subject: str,
     limit: int | None,
@@ -47,7 +49,7 @@ def replay(
     Each is published to its own subject again, and then taken out of the dead letters. It may be interrupted, and
     begun anew, at any point.
     """
-    for task in tasks_of(file, flags, only, _FILLERS):
+    for task in tasks_of(file, flags, only, _FILLERS, provider):
         asyncio.run(_replay(task, subject, limit, dry_run))
 
 

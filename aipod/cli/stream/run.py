@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from aipod.cli.stream.flags import only, split, task_flags, tasks_of
+from aipod.cli.stream.flags import check_alone, only, provider, split, task_flags, tasks_of
 from aipod.cli.stream.running import log_to_stderr
-from aipod.cli.stream.work import Way, foretell, supervise, work
+from aipod.cli.stream.work import Way, foretell, supervise, tell, work
 from aipod.config import Flagged, Settings
 from aipod.stream.local import run_file
 from aipod.stream.supervisor import Share
@@ -29,7 +30,7 @@ def _share(ctx: click.Context, parameter: click.Parameter, value: str | None) ->
 
 
 _OPTIONS = (
-    click.option("--provider", metavar="WHERE", help="Ask for tasks: module:function, or sql:URL#SELECT …"),
+    provider,
     click.option(
         "--interval", type=click.FloatRange(min=0.1), default=30.0, help="Seconds between two questions (30)."
     ),
@@ -44,6 +45,10 @@ _OPTIONS = (
     click.option("--log-level", metavar="LEVEL", callback=_setting, help="What to log (AIPOD_LOG_LEVEL, INFO)."),
 )
 
+
+# What says how tasks run, and so nothing where none does, or no broker is there.
+_HOW = ("once", "workers", "health_port", "grace", "interval")
+_IDLE = {"from_file": ("dry_run", *_HOW), "dry_run": _HOW}
 
 # Options that are settings of every server, too.
 _SETTINGS = {"grace": "drain_seconds", "log_level": "log_level"}
@@ -76,6 +81,7 @@ def run(file: Path | None, only: tuple[str, ...], **options: Any) -> None:
     With --from-file there is no broker: it is for trying a task out, breakpoints and all.
     """
     flags, own = split(options)
+    _check(flags, own)
     settings = Settings.load(**{name: own[flag] for flag, name in _SETTINGS.items() if own[flag] is not None})
     log_to_stderr(settings.log_level)
     tasks = _tasks(file, only, flags, own)
@@ -89,6 +95,7 @@ def run(file: Path | None, only: tuple[str, ...], **options: Any) -> None:
         once=own["once"],
         health=None if port is None else f"{settings.listen_host}:{port}",
         provider=own["provider"],
+        only=only,
         interval=own["interval"],
         share=own["share"],
     )
@@ -98,15 +105,36 @@ def run(file: Path | None, only: tuple[str, ...], **options: Any) -> None:
         work(tasks, way)
 
 
+def _check(flags: dict[str, Any], own: dict[str, Any]) -> None:
+    """Refuse options that mean nothing beside others."""
+    given = [name for name in own if _is_given(name)]
+    for idle, senseless in _IDLE.items():
+        if idle in given and (both := [name for name in given if name in senseless]):
+            raise click.UsageError(f"{_option(both[0])} means nothing with {_option(idle)}; leave out one of them.")
+    if "interval" in given and "provider" not in given:
+        raise click.UsageError("--interval is how often to ask a --provider, and there is none.")
+    if own["stdout"] and flags["sinks"]:
+        raise click.UsageError("--stdout is in place of every other sink; leave out it or --sink.")
+
+
+def _is_given(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def _tasks(file: Path | None, only: tuple[str, ...], flags: dict[str, Any], own: dict[str, Any]) -> list[StreamTask]:
-    local, stdout = own["from_file"] is not None, own["stdout"]
-    if own["provider"] is not None:
-        if file is not None or only or local or stdout or own["dry_run"]:
-            raise click.UsageError("--provider says which tasks there are; leave out the file and what is for one.")
-        open_provider(own["provider"])
+    local, stdout, provider = own["from_file"] is not None, own["stdout"], own["provider"]
+    if provider is not None and not (local or own["dry_run"]):  # asked while they run
+        check_alone(file, flags)
+        if stdout:
+            raise click.UsageError("--stdout is for trying tasks; with --provider, --dry-run and --from-file do, too.")
+        open_provider(provider)
         return []
     fillers = {"sinks": "stdout"} if stdout or local else {}
-    tasks = tasks_of(file, flags, only, {**fillers, "subjects": "local"} if local else fillers)
+    tasks = tasks_of(file, flags, only, {**fillers, "subjects": "local"} if local else fillers, provider)
     if stdout:
         tasks = [dataclasses.replace(task, sinks=(SinkSpec.parse("stdout"),)) for task in tasks]
     return tasks
@@ -115,4 +143,4 @@ def _tasks(file: Path | None, only: tuple[str, ...], flags: dict[str, Any], own:
 def _try(tasks: list[StreamTask], events: str) -> None:
     if len(tasks) > 1:
         raise click.UsageError(f"One task is tried at a time; --only picks one of {', '.join(t.name for t in tasks)}.")
-    run_file(tasks[0], Path(events))
+    tell(tasks[0].name, run_file(tasks[0], Path(events)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,9 @@ from aipod.stream.runner import Runner
 from aipod.stream.supervisor import NOT_SERVING, SERVING, Share, Supervisor
 from aipod.stream.tasks import Provider, StreamTask, open_provider
 
-__all__ = ["Way", "foretell", "supervise", "work"]
+__all__ = ["Way", "foretell", "supervise", "tell", "work"]
+
+_log = logging.getLogger("aipod.stream")
 
 # Of the grace, what the work may take; the rest is for the end of the process.
 _WORK = 0.9
@@ -37,6 +40,7 @@ class Way:
         once: Whether to end when everything that is there has become results.
         health: Where to answer health checks, as ``host:port``; None does not.
         provider: Whom to ask for tasks, every ``interval`` seconds.
+        only: Of the provider's tasks those of these names alone; none means all.
         share: Which of several workers this is.
     """
 
@@ -44,6 +48,7 @@ class Way:
     once: bool = False
     health: str | None = None
     provider: str | None = None
+    only: tuple[str, ...] = ()
     interval: float = 30.0
     share: Share | None = None
 
@@ -76,9 +81,25 @@ def work(tasks: Sequence[StreamTask], way: Way) -> None:
                 share=way.share,
                 on_serving=on_serving,
             )
-            await _run(runner, stop)
+            try:
+                await _run(runner, stop)
+            finally:
+                if way.once:
+                    for name, statistics in runner.statistics().items():
+                        tell(name, statistics)
 
     run_until_told(main, way.grace)
+
+
+def tell(name: str, statistics: Mapping[str, Any]) -> None:
+    """Log what a task has done."""
+    done = statistics["counters"]
+    # Each partition reads all of them.
+    messages = max(part["counters"]["messages"] for part in statistics.get("partitions") or [statistics])
+    _log.info(
+        "%s: %d messages became %d results; %d were late, and there are %d dead letters",
+        *(name, messages, done["results"], done["late"], done["dead"]),
+    )
 
 
 def supervise(workers: int, way: Way) -> None:
@@ -148,7 +169,7 @@ async def _health(way: Way) -> AsyncIterator[Callable[[bool], None]]:
 
 @contextlib.asynccontextmanager
 async def _asked(way: Way) -> AsyncIterator[Provider | None]:
-    provider = None if way.provider is None else open_provider(way.provider)
+    provider = None if way.provider is None else open_provider(way.provider, way.only)
     try:
         yield provider
     finally:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 import nats.errors
 
 from aipod.stream.broker.connection import Connection
+from aipod.stream.ending import end
 
 __all__ = ["Acks"]
 
@@ -49,17 +50,16 @@ class Acks:
         self._ready: deque[str] = deque()
         # Batches of what was delivered, by when they are due; the oldest first, since all wait equally long.
         self._due: deque[tuple[float, list[int]]] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._writer: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        self._writer = asyncio.ensure_future(self._write())
+        self._tasks = {asyncio.ensure_future(self._write()), asyncio.ensure_future(self._report())}
 
     def done(self, replies: Iterable[str]) -> None:
         """Acknowledge deliveries, soon."""
         self._ready.extend(replies)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._news.set()
 
     def delivered(self, seqs: list[int]) -> None:
         """Keep these alive for as long as they are held; the list is ours from now on."""
@@ -67,34 +67,25 @@ class Acks:
 
     async def stop(self, returned: Iterable[str] = ()) -> None:
         """Write what is still to be written, hand back what was not worked on, and end."""
-        if self._writer is None:
+        if not self._tasks:
             return
-        self._writer.cancel()
-        await asyncio.wait({self._writer})
-        self._writer = None
+        await end(self._tasks)
+        self._tasks = set()
         await self._send(self._ready, _ACK)
         await self._send(deque(returned), _NAK)
 
     async def _write(self) -> None:
         while True:
-            if self._ready:
-                await self._send(self._ready, _ACK)
-            elif self._due and self._due[0][0] <= self._clock():
-                await self._keep_alive(self._due.popleft()[1])
-            else:
-                await self._rest()
-            await asyncio.sleep(0)
+            # All that becomes ready in one turn of the loop leaves together.
+            await self._news.wait()
+            self._news.clear()
+            await self._send(self._ready, _ACK)
 
-    async def _rest(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        # In pieces of a third of the time between two reports, so that what comes in meanwhile needs no wake-up.
-        timer = loop.call_later(min(1.0, self._every / 3), _set, self._waiter)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(min(1.0, self._every / 3))
+            while self._due and self._due[0][0] <= self._clock():
+                await self._keep_alive(self._due.popleft()[1])
 
     async def _keep_alive(self, seqs: list[int]) -> None:
         # What is done has no handle any more, and leaves the rounds. What was read from the stream has none yet: the
@@ -106,7 +97,7 @@ class Acks:
         await self._send(deque(reply for _, reply in held), _PROGRESS)
 
     async def _send(self, replies: deque[str], what: bytes) -> None:
-        """Write at most a turn, or drop all if the broker is away; acknowledgements come before reports."""
+        """Write all, in turns, or drop all if the broker is away."""
         while replies:
             if not self._conn.connected:
                 replies.clear()
@@ -118,9 +109,5 @@ class Acks:
             except nats.errors.Error as error:
                 _log.debug("acknowledgements were not sent: %s", error)
                 replies.clear()
-            await asyncio.sleep(0)
-
-
-def _set(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+            if replies:
+                await asyncio.sleep(0)

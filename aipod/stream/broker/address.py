@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,11 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from nats.aio.client import RawCredentials
+
 from aipod.errors import ConfigError
 
 __all__ = ["Connect"]
 
 _SCHEMES = ("nats", "tls", "ws", "wss")
+_SEED = r"S[A-Z2-7]{57}"
+_CREDS = rf"(?s).*-BEGIN NATS USER JWT-+\n[\w.-]+\n.*-BEGIN USER NKEY SEED-+\n{_SEED}\n.*"
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,11 @@ class Connect:
         return ", ".join(url.rpartition("@")[2].rpartition("//")[2] for url in self.servers)
 
     @property
+    def tls(self) -> bool:
+        """Whether nothing is to be said in the clear."""
+        return bool(self.tls_ca or self.tls_cert) or any(url.startswith(("tls:", "wss:")) for url in self.servers)
+
+    @property
     def prefix(self) -> str:
         """What subjects of the JetStream API begin with."""
         return f"$JS.{self.domain}.API" if self.domain else "$JS.API"
@@ -68,16 +79,21 @@ class Connect:
         """Read the files, and say it in the client's words.
 
         Raises:
-            ConfigError: A file that cannot be read, or makes no sense.
+            ConfigError: A file that cannot be read, or makes no sense; or a package is missing.
         """
         options: dict[str, Any] = {"servers": list(self.servers), "name": self.name}
         given = {"user": self.user, "password": self.password, "token": self.token}
         options.update({name: value for name, value in given.items() if value})
-        for name, key in (("creds", "user_credentials"), ("nkey_seed", "nkeys_seed")):
-            if path := getattr(self, name):
-                _readable(name, path)
-                options[key] = path
-        if self.tls_ca or self.tls_cert or any(url.startswith(("tls:", "wss:")) for url in self.servers):
+        if self.creds or self.nkey_seed:
+            _need("nkeys", "creds and nkey_seed")
+        if any(url.startswith("ws") for url in self.servers):
+            _need("aiohttp", "ws and wss")
+        # Not as files to the client, which breaks off for good over one that is being written when it looks again.
+        if self.creds:
+            options["user_credentials"] = RawCredentials(_text("creds", self.creds, _CREDS, "a JWT and its seed"))
+        if self.nkey_seed:
+            options["nkeys_seed_str"] = _text("nkey_seed", self.nkey_seed, rf"\s*{_SEED}\s*", "the seed of an nkey")
+        if self.tls:
             options["tls"] = self._tls()
         return options
 
@@ -131,3 +147,16 @@ def _readable(name: str, path: str) -> None:
             file.read(1)
     except OSError as error:
         raise ConfigError([f"{name}: the file cannot be read: {error.strerror}"]) from error
+
+
+def _text(name: str, path: str, form: str, what: str) -> str:
+    _readable(name, path)
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    if not re.fullmatch(form, text):
+        raise ConfigError([f"{name}: the file does not have {what}"])
+    return text
+
+
+def _need(package: str, what: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError([f"{what} need a package that is not here: pip install nats-py[{package}]"])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from nats.js import JetStreamContext
 from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
+from aipod.errors import Unavailable
 from aipod.stream.broker.connection import Connection
 from aipod.stream.broker.failures import Refused, translated
+from aipod.stream.broker.times import nanoseconds
 
-__all__ = ["Bucket", "Entry", "token"]
+__all__ = ["Bucket", "Entry", "peek", "token"]
 
 _PLAIN: frozenset[int] = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
@@ -42,7 +46,7 @@ class Bucket:
         self._kv: KeyValue | None = None
 
     async def get(self, key: str) -> Entry | None:
-        with translated(f"reading {key}"):
+        with self._translated(f"reading {key}"):
             try:
                 entry = await (await self._open()).get(key)
             except KeyNotFoundError:
@@ -51,12 +55,12 @@ class Bucket:
 
     async def put(self, key: str, value: Mapping[str, Any]) -> None:
         """Write, whatever is there."""
-        with translated(f"writing {key}"):
+        with self._translated(f"writing {key}"):
             await (await self._open()).put(key, _written(value))
 
     async def change(self, key: str, value: Mapping[str, Any], last: int) -> int | None:
         """Write if the last change is still ``last`` (0: nothing is there); the new revision, None if it is not."""
-        with translated(f"writing {key}"):
+        with self._translated(f"writing {key}"):
             kv = await self._open()
             try:
                 if last:
@@ -67,7 +71,7 @@ class Bucket:
 
     async def remove(self, key: str, last: int | None = None) -> bool:
         """Remove if the last change is still ``last``, if that is given; whether it was so."""
-        with translated(f"removing {key}"):
+        with self._translated(f"removing {key}"):
             try:
                 await (await self._open()).delete(key, last=last)
             except Refused:
@@ -93,6 +97,32 @@ class Bucket:
                     self._kv = await js.create_key_value(bucket=self.name)
             self._js = js
         return self._kv
+
+    @contextmanager
+    def _translated(self, doing: str) -> Iterator[None]:
+        try:
+            with translated(doing):
+                yield
+        except Unavailable:
+            self._kv = None  # nobody answers for a bucket that was removed, either: look for it again
+            raise
+
+
+async def peek(conn: Connection, bucket: str, key: str) -> tuple[dict[str, Any], float]:
+    """Read an entry, and when it was written, in unix seconds by the broker's clock; nothing and 0.0 if none is there.
+
+    Not through the bucket's own door, which makes a bucket where there is none.
+
+    Raises:
+        Unavailable: The broker is away.
+    """
+    try:
+        answer = await conn.api(f"STREAM.MSG.GET.KV_{bucket}", {"last_by_subj": f"$KV.{bucket}.{key}"})
+    except Refused:
+        return {}, 0.0
+    message = answer["message"]
+    found = _read(base64.b64decode(message.get("data", "")))  # one that was removed has no data
+    return (found, nanoseconds(message["time"]) / 1e9) if found else ({}, 0.0)
 
 
 def _written(value: Mapping[str, Any]) -> bytes:

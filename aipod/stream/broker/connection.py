@@ -11,12 +11,14 @@ from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from aipod.errors import AipodError, ConfigError, Unauthenticated, Unavailable
 from aipod.stream.broker.address import Connect
 from aipod.stream.broker.failures import Refused, translated
 from aipod.stream.broker.requests import Requests
+from aipod.stream.ending import end
 
 __all__ = ["Connect", "Connection", "connect"]
 
@@ -52,6 +54,18 @@ async def connect(
     return connection
 
 
+class _Client(Client):
+    """Says nothing in the clear where TLS is asked for; that of the package leaves it to whoever answers."""
+
+    def _connect_command(self) -> bytes:
+        assert self._current_server is not None
+        # What is carried by wss is so already.
+        clear = self._current_server.uri.scheme != "wss" and not self._server_info.get("tls_required")
+        if clear and self.options.get("tls"):
+            raise nats.errors.SecureConnWantedError
+        return super()._connect_command()
+
+
 class Connection:
     """Belongs to the event loop that opened it.
 
@@ -72,6 +86,7 @@ class Connection:
         self._closing = False
         self._told: set[str] = set()
         self._reopening: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Connection to {self.spec.where}, {'connected' if self.connected else 'away'}>"
@@ -100,11 +115,8 @@ class Connection:
             Unavailable: No answer.
             Refused: The answer is an error.
         """
-        if self._requests is None or not self.connected:
-            raise Unavailable(f"{what}: the broker at {self.spec.where} is away")
         payload = json.dumps(request).encode() if request else b""
-        with translated(what):
-            reply = await self._requests.ask(f"{self.spec.prefix}.{what}", payload, timeout)
+        reply = await self.request(f"{self.spec.prefix}.{what}", payload, what=what, timeout=timeout)
         answer: dict[str, Any] = json.loads(reply.data)
         if error := answer.get("error"):
             if error.get("code", 500) >= 500:
@@ -112,12 +124,33 @@ class Connection:
             raise Refused(what, error["code"], error.get("err_code", 0), error.get("description", "no reason given"))
         return answer
 
+    async def request(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: dict[str, str] | None = None,
+        *,
+        what: str,
+        timeout: float = 5.0,
+    ) -> Msg:
+        """Publish, and wait for an answer.
+
+        Args:
+            what: What it is, where an error says that it failed.
+
+        Raises:
+            Unavailable: No answer; it may have been heard all the same. NobodyThere, if not.
+            InvalidArgument: It cannot be sent.
+        """
+        if self._requests is None or not self.connected:
+            raise Unavailable(f"{what}: the broker at {self.spec.where} is away")
+        with translated(what):
+            return await self._requests.ask(subject, payload, timeout, headers)
+
     async def close(self) -> None:
         """Send what is still to be sent, if the broker is there, and close; never raises, and never takes long."""
         self._closing = True
-        if self._reopening is not None:
-            self._reopening.cancel()
-            await asyncio.wait({self._reopening})
+        await end({task for task in (self._reopening, self._ending) if task is not None})
         if self.generation == 0:
             return
         # Not drain(): it raises while the client reconnects, and waits for subscribers that may be gone.
@@ -143,7 +176,7 @@ class Connection:
     async def _dial(self, wait: float | None) -> Client:
         loop = asyncio.get_running_loop()
         end = None if wait is None else loop.time() + wait
-        client, tries = Client(), 0
+        client, tries = _Client(), 0
         refused: asyncio.Future[None] = loop.create_future()
 
         async def on_error(error: Exception) -> None:
@@ -151,7 +184,11 @@ class Connection:
             if not client.is_connected:
                 client.options["reconnect_time_wait"] = min(client.options["reconnect_time_wait"] * 1.5, _LONGEST_PAUSE)
             if refused.done():
-                return self._on_error(error)
+                self._on_error(error)
+                if _refusal(error) is not None and not client.is_connected:
+                    # It would try the same for ever; another reads the files anew, and says what is wrong.
+                    self._ending = asyncio.ensure_future(client.close())
+                return
             tries += 1
             refusal = _refusal(error)
             if refusal is None and end is not None and loop.time() >= end and tries >= len(self.spec.servers):
@@ -236,14 +273,16 @@ def _refusal(error: Exception) -> AipodError | None:
         return Unauthenticated("the broker does not let us in; give it the right user, token, creds or nkey_seed")
     if isinstance(error, ssl.SSLCertVerificationError):
         return ConfigError([f"the broker's certificate is not to be trusted: {error.verify_message}; see tls_ca"])
+    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+        reason = str(error.reason).rpartition("ALERT_")[2].replace("_", " ").lower()
+        return ConfigError([f"the broker refuses the TLS handshake: {reason}; see tls_cert and tls_key"])
+    if isinstance(error, nats.errors.SecureConnWantedError):
+        return ConfigError(["the broker has no TLS, so nothing was said to it; switch it on there, or off here"])
     return None
 
 
 async def _give_up(client: Client, dialing: asyncio.Future[None]) -> None:
-    dialing.cancel()
-    await asyncio.wait({dialing})
-    if not dialing.cancelled():
-        dialing.exception()
+    await end({dialing})
     await _bounded(client.close())
 
 

@@ -26,6 +26,7 @@ from aipod.stream.broker.failures import Refused
 from aipod.stream.broker.headers import plain
 from aipod.stream.broker.pulls import Pulls, place_of
 from aipod.stream.broker.reader import Reader
+from aipod.stream.broker.removals import Removals
 from aipod.stream.broker.times import ServerClock
 from aipod.stream.message import Message
 
@@ -50,6 +51,11 @@ class Intake:
         on_deleted: What is done if the consumer or its stream is deleted meanwhile: ``"recreate"`` makes the consumer
             again behind what is done, ``"fail"`` raises.
         look_every: Seconds between two looks at the consumer when nothing comes.
+        sure: Says whether we may acknowledge now. What is done while we may not is acknowledged when we may again, and
+            is held until then.
+
+    Attributes:
+        removals: What the stream removed before it could be handed out.
     """
 
     def __init__(
@@ -61,16 +67,19 @@ class Intake:
         max_bytes: int = 256 * 1024 * 1024,
         on_deleted: str = "recreate",
         look_every: float = 30.0,
+        sure: Callable[[], bool] = lambda: True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.state = state
         self.held_bytes = 0
         self.redelivered = 0
+        self.removals = Removals(conn, spec, state)
         self._conn = conn
         self._spec = spec
         self._max_bytes = max_bytes
         self._on_deleted = on_deleted
         self._look_every = look_every
+        self._sure = sure
         self._monotonic = monotonic
         self._clock = ServerClock(monotonic)
         self._reader = Reader(conn, state.stream, spec.subjects)
@@ -78,6 +87,8 @@ class Intake:
         self._acks = Acks(conn, self._handle, spec.ack_wait, monotonic)
         # Handed out and not done: how to acknowledge it ("" before that is known), and its size. In stream order.
         self._held: dict[int, tuple[str, int]] = {}
+        # Done, and not to be acknowledged yet.
+        self._withheld: list[int] = []
         # Fed, and to be handed out by get(). Not a local of it: a get() that is cancelled loses nothing.
         self._ready: list[Message] = []
         self._position = 0
@@ -131,6 +142,7 @@ class Intake:
         self._position = self.state.floor if floor is None else floor
         self._until = self.state.delivered if delivered is None else delivered
         self._looked = self._monotonic()
+        self.removals.looked(self.state, max(self._position, self._until))
         if self.state.time:
             self._clock.set(self.state.time)
         self._conn.watch(self._changed)
@@ -162,6 +174,11 @@ class Intake:
 
     def done(self, seqs: Iterable[int]) -> None:
         """These are in every sink: acknowledge them now, or as soon as they are delivered again."""
+        if not self._sure():
+            self._withheld.extend(seqs)
+            return
+        if self._withheld:
+            seqs, self._withheld = [*self._withheld, *seqs], []
         replies = []
         pop = self._held.pop
         for seq in seqs:
@@ -198,11 +215,12 @@ class Intake:
     async def leave(self) -> None:
         """Stop, and give back what is held, so that whoever comes next has it at once; never raises."""
         self._conn.unwatch(self._changed)
+        self.done(())
         await self._pulls.stop()
         # What is given back must not come to us again: the broker has to know first that we listen no more.
         await self._flush()
         returned = [reply for reply, _ in self._held.values() if reply]
-        returned += [msg.reply for msg in self._pulls.queue if place_of(msg.reply).seq > self._position]
+        returned += [msg.reply for msg in self._pulls.queue if place_of(msg.reply)[0] > self._position]
         await self._acks.stop(returned)
         await self._flush()
         self._held.clear()
@@ -210,11 +228,14 @@ class Intake:
 
     async def _advance(self) -> None:
         """Feed what is next, from the stream or from deliveries; at most a piece."""
+        if self._withheld:
+            self.done(())
         if self._ready or not self._may_ask():
             return
         if self._pulls.silent:
             self._pulls.forget()
             self._in_doubt = True
+        before = self._position
         try:
             if self._in_doubt or self._pulls.doubt or self._is_idle():
                 await self._look()
@@ -222,6 +243,9 @@ class Intake:
                 self._take()
             if self._until > self._position and not self._ready and self._has_room():
                 await self._read()
+            if self._position - before > len(self._ready):
+                self.removals.passed(before + 1, self._position, self._ready)
+            await self.removals.judge()
         except (Unavailable, Refused) as error:
             if isinstance(error, _Replaced):
                 raise
@@ -234,48 +258,49 @@ class Intake:
             self._pause = 0.0
 
     def _take(self) -> None:
-        queue, held, clock = self._pulls.queue, self._held, self._clock
+        queue, held = self._pulls.queue, self._held
         fresh: list[int] = []
         finished: list[str] = []
         stored = 0.0
         while queue and len(self._ready) < _PIECE:
-            msg = queue[0]
-            _, seq, cseq, nanoseconds, pending = place_of(msg.reply)
+            msg = queue.popleft()
+            seq, cseq, nanoseconds, pending = place_of(msg.reply)
             stored = nanoseconds / _NS
             follows = cseq == self._cseq + 1
             if seq > self._position:
                 if not follows and seq > self._position + 1:
                     self._until = seq - 1  # once the stream is read that far, this delivery is the next
+                    queue.appendleft(msg)
                     break
-                self._feed(Message(seq, stored, msg.subject, msg.data, plain(msg.headers)), msg.reply)
+                headers = plain(msg.headers) if msg.headers else {}
+                self._feed(Message(seq, stored, msg.subject, msg.data, headers), msg.reply)
                 self._lag = pending
                 fresh.append(seq)
                 self._cseq = cseq
+                continue
+            # Whoever did not see all deliveries since the position cannot say that the next one has no gap.
+            self._cseq = cseq if follows else -1
+            self.redelivered += 1
+            if seq not in held:
+                self._check_time(seq, stored)
+                finished.append(msg.reply)
             else:
-                # Whoever did not see all deliveries since the position cannot say that the next one has no gap.
-                self._cseq = cseq if follows else -1
-                if seq not in held:
-                    self._check_time(seq, stored)
-                    finished.append(msg.reply)
-                else:
-                    if not held[seq][0]:
-                        fresh.append(seq)
-                    held[seq] = (msg.reply, held[seq][1])
-                self.redelivered += 1
-            self._pulls.take()
+                if not held[seq][0]:
+                    fresh.append(seq)
+                held[seq] = (msg.reply, held[seq][1])
         if stored:
-            clock.saw(stored)
+            self._clock.saw(stored)
         if fresh:
             self._acks.delivered(fresh)
         if finished:
             self._acks.done(finished)
 
     def _feed(self, message: Message, reply: str) -> None:
-        size = len(message.data) + _OVERHEAD
-        self._held[message.seq] = (reply, size)
+        seq, size = message.seq, len(message.data) + _OVERHEAD
+        self._held[seq] = (reply, size)
         self.held_bytes += size
-        self._position = message.seq
-        self._last = (message.seq, message.stored)
+        self._position = seq
+        self._last = (seq, message.stored)
         self._ready.append(message)
 
     def _check_time(self, seq: int, stored: float) -> None:
@@ -286,9 +311,21 @@ class Intake:
 
     async def _read(self) -> None:
         messages, reached = await self._reader.some(self._position + 1, self._until)
+        if len(messages) < reached - self._position:
+            messages = self._with_arrived(messages, reached)
         for message in messages:
             self._feed(message, "")
         self._position = max(self._position, reached)
+
+    def _with_arrived(self, messages: list[Message], reached: int) -> list[Message]:
+        """Add what has arrived, and is gone from the stream since."""
+        there = {message.seq for message in messages}
+        for msg in self._pulls.queue:
+            seq, _, nanoseconds, _ = place_of(msg.reply)
+            if self._position < seq <= reached and seq not in there:
+                there.add(seq)
+                messages.append(Message(seq, nanoseconds / _NS, msg.subject, msg.data, plain(msg.headers)))
+        return sorted(messages, key=lambda message: message.seq)
 
     async def _look(self) -> None:
         """See what the broker says of the consumer, and have read what was delivered and did not arrive."""
@@ -319,6 +356,7 @@ class Intake:
     def _note(self, state: ConsumerState) -> None:
         self._looked = self._monotonic()
         self._lag = state.num_pending
+        self.removals.looked(state, self._position)
         if state.time:
             self._clock.set(state.time)
 

@@ -4,6 +4,10 @@ Whoever writes the entry holds it, and writes it again every third of ``ttl``. O
 has not changed for longer than ``ttl`` by *their own* clock, they write, by compare-and-set on the revision that they
 saw. No two clocks are ever compared. The holder counts from before its last write was sent, so it stops believing
 earlier than anybody else can begin to; a process that was frozen knows at once when it wakes.
+
+Who has not written for ``ttl`` is *in doubt*: another may have it by now, and nothing that only the holder may do is
+done any more. The doubt ends with the next write that is answered. If it is refused, another has written: then the
+lease is lost. If it succeeds, nobody has, so it was never anybody else's, and all goes on as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from typing import Any
 from aipod.errors import AipodError, Unavailable
 from aipod.stream.broker.bucket import Bucket, token
 from aipod.stream.broker.connection import Connection
+from aipod.stream.ending import end
 
 __all__ = ["Lease", "Membership", "lease_key"]
 
@@ -45,9 +50,10 @@ class Lease:
     Args:
         holder: Who we are, for people.
         ttl: Seconds after which one that is not renewed may be taken over.
+        about: What the entry says of us beside that.
 
     Attributes:
-        lost: Set when somebody else has it, or when it could not be renewed in time; :meth:`acquire` clears it.
+        lost: Set when somebody else has it, or had it; :meth:`acquire` clears it. Never for mere lateness.
         token: Greater with every acquisition, by whomever; 0 before the first.
     """
 
@@ -60,12 +66,15 @@ class Lease:
         holder: str,
         ttl: float = 5.0,
         clock: Callable[[], float] = awake,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self.key = lease_key(task, partition)
         self.lost = asyncio.Event()
         self.token = 0
         self._bucket = Bucket(conn, bucket)
-        self._value: dict[str, Any] = {"holder": holder, "id": secrets.token_hex(8)}
+        self._value: dict[str, Any] = {**(about or {}), "holder": holder, "id": secrets.token_hex(8)}
+        self._on_other: Callable[[Mapping[str, Any]], None] = lambda entry: None
+        self._met: Any = None
         self._ttl = ttl
         self._clock = clock
         self._revision = 0
@@ -78,17 +87,28 @@ class Lease:
         return f"<Lease {self.key}, {'held' if self.held() else 'not held'}>"
 
     def held(self) -> bool:
-        """Whether it is ours now; ask right before everything that only its holder may do."""
+        """Whether it is ours for certain; ask right before everything that only its holder may do."""
         return self._clock() - self._renewed < self._ttl
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was certainly ours; infinite if it is not held at all."""
+        return self._clock() - self._renewed
 
     def publish(self, statistics: Mapping[str, Any]) -> None:
         """Have others see this with the next renewal."""
         self._value["statistics"] = dict(statistics)
 
-    async def acquire(self) -> None:
-        """Wait until it is ours, however long that takes."""
+    async def acquire(self, on_other: Callable[[Mapping[str, Any]], None] = lambda entry: None) -> None:
+        """Wait until it is ours, however long that takes.
+
+        Args:
+            on_other: Called with the entry of whoever else is seen to have it, once for each.
+        """
         await self._stop()
+        self._on_other = on_other
         self._renewed = -math.inf
+        self._met = None
         while not await self._patiently(self._try()):
             await asyncio.sleep(min(self._ttl / 10, _LONGEST_PAUSE))
         self.lost.clear()
@@ -118,6 +138,7 @@ class Lease:
             last = entry.revision
             if entry.value.get("id") != self._value["id"]:
                 if last != self._seen[0]:
+                    self._meet(entry.value)
                     self._seen = (last, now)
                 if now - self._seen[1] < self._ttl * _MARGIN:
                     return False
@@ -125,6 +146,12 @@ class Lease:
             return False
         self.token = self._revision
         return True
+
+    def _meet(self, entry: Mapping[str, Any]) -> None:
+        # The first look may be at what somebody has left who is gone; what changes is of somebody who is there.
+        if self._seen[0] and self._met != entry.get("id"):
+            self._met = entry.get("id")
+            self._on_other(entry)
 
     async def _write(self, last: int, **more: Any) -> bool:
         sent = self._clock()
@@ -137,11 +164,13 @@ class Lease:
 
     async def _renew(self) -> None:
         pause = self._ttl / 3
+        doubted = False
         while True:
             await asyncio.sleep(pause)
-            if not self.held():
-                break
             pause = self._ttl / 3
+            if not doubted and not self.held():
+                doubted = True
+                _log.warning("%s was not renewed for %.1f s; nothing is written until it is", self.key, self.age)
             try:
                 if not await asyncio.wait_for(self._write(self._revision), self._ttl / 3):
                     # An earlier write may have arrived whose answer did not.
@@ -152,7 +181,12 @@ class Lease:
             except (AipodError, asyncio.TimeoutError) as error:
                 _log.debug("%s was not renewed: %s", self.key, error)
                 pause = self._ttl / 20
-        _log.warning("%s is lost", self.key)
+            if doubted and self.held():
+                doubted = False
+                _log.warning("%s is renewed: nobody else had it, and the work goes on", self.key)
+        # Of an entry that is gone nobody can tell whose it was meanwhile.
+        gone = "%s is lost: it was removed" if entry is None else "%s is lost: another process has it"
+        _log.warning(gone, self.key)
         self._renewed = -math.inf
         self.lost.set()
 
@@ -166,8 +200,7 @@ class Lease:
     async def _stop(self) -> None:
         renewing, self._renewing = self._renewing, None
         if renewing is not None:
-            renewing.cancel()
-            await asyncio.wait({renewing})
+            await end({renewing})
 
 
 class Membership:
@@ -209,8 +242,7 @@ class Membership:
         presence, self._presence = self._presence, None
         if presence is None:
             return
-        presence.cancel()
-        await asyncio.wait({presence})
+        await end({presence})
         try:
             await self._bucket.remove(self.key)
         except AipodError as error:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
@@ -20,7 +20,7 @@ from nats.aio.subscription import Subscription
 
 from aipod.stream.broker.connection import Connection
 
-__all__ = ["Place", "Pulls", "place_of"]
+__all__ = ["Pulls", "place_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,35 +40,23 @@ _COMPLETED = "Batch Completed"
 _TOO_LARGE = "Message Size Exceeds MaxBytes"
 
 
-class Place(NamedTuple):
-    """What the reply subject of a delivery says.
+def place_of(reply: str) -> tuple[int, int, int, int]:
+    """Read the reply subject of a delivery: ``$JS.ACK.<stream>.<consumer>.`` and five numbers, of which the first, how
+    often the message was delivered, is nothing to us. Newer brokers put domain and account before them, and a token
+    after.
 
-    Attributes:
-        delivered: How often the message was delivered, this time included.
-        seq: Its position in the stream.
-        cseq: The number of this delivery among all of the consumer; they follow each other without holes.
-        stored: When it was stored, in nanoseconds.
-        pending: How many are behind it, never delivered yet.
-    """
-
-    delivered: int
-    seq: int
-    cseq: int
-    stored: int
-    pending: int
-
-
-def place_of(reply: str) -> Place:
-    """Read ``$JS.ACK.<stream>.<consumer>.`` and five numbers; newer brokers put domain and account before them, and
-    a token after.
+    Returns:
+        The message's position in the stream; the number of this delivery among all of the consumer, which follow each
+        other without holes; when the message was stored, in nanoseconds; how many are behind it that were never
+        delivered.
 
     Raises:
         ValueError: It is nothing of the kind.
     """
     tokens = reply.split(".")
-    first = 4 if len(tokens) == 9 else 6
-    delivered, seq, cseq, stored, pending = tokens[first : first + 5]
-    return Place(int(delivered), int(seq), int(cseq), int(stored), int(pending))
+    first = 5 if len(tokens) == 9 else 7
+    seq, cseq, stored, pending = tokens[first : first + 4]
+    return int(seq), int(cseq), int(stored), int(pending)
 
 
 class Pulls:
@@ -80,8 +68,7 @@ class Pulls:
         wake: Called when there is something new to look at.
 
     Attributes:
-        queue: Deliveries, in the order in which they came, until :meth:`take`.
-        queued_bytes: Their payloads.
+        queue: Deliveries, in the order in which they came, for whoever reads them to take away.
         doubt: Whether something was heard, or not heard, that calls for a look at the consumer.
     """
 
@@ -95,7 +82,6 @@ class Pulls:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.queue: deque[Msg] = deque()
-        self.queued_bytes = 0
         self.doubt = False
         self._conn = conn
         self._subject = f"{conn.spec.prefix}.CONSUMER.MSG.NEXT.{stream}.{durable}"
@@ -104,6 +90,8 @@ class Pulls:
         self._clock = clock
         # What is still owed to each request, the oldest first: the broker serves them in that order.
         self._owed: dict[str, int] = {}
+        # Deliveries that were not counted against the requests yet.
+        self._came = 0
         self._asked = 0
         self._client: Client | None = None
         self._subscription: Subscription | None = None
@@ -115,31 +103,30 @@ class Pulls:
         self._stopped = False
 
     @property
-    def outstanding(self) -> int:
-        """How many messages are asked for and did not come yet."""
-        return sum(self._owed.values())
+    def queued_bytes(self) -> int:
+        """The payloads in ``queue``."""
+        return sum([len(msg.data) for msg in self.queue])
 
     @property
     def silent(self) -> bool:
         """Whether requests are out of which nothing was heard for longer than a heartbeat may take."""
+        self._count()
         return bool(self._owed) and self._clock() - self._heard > _SILENCE
-
-    def take(self) -> None:
-        """Take the first delivery away."""
-        self.queued_bytes -= len(self.queue.popleft().data)
 
     def forget(self) -> None:
         """Take all requests for lost, as after a reconnection; what comes of them after all is welcome."""
         self._owed.clear()
+        self._came = 0
 
     async def ask(self) -> None:
         """Ask for more, as far as there is room and the broker is there."""
+        self._count()
         conn = self._conn
         if self._stopped or not conn.connected or len(self._owed) >= _REQUESTS or self._clock() < self._not_before:
             return
         if len(self.queue) > _REQUESTS * _BATCH:
             return  # whoever reads them is slow; what the broker keeps does not grow old here
-        outstanding = self.outstanding
+        outstanding = sum(self._owed.values())
         messages, size = self._room()
         batch = min(messages - outstanding, _BATCH)
         # A small request beside another is put off until it is worth the while.
@@ -188,23 +175,32 @@ class Pulls:
         await nc.publish(self._subject, json.dumps(request).encode(), reply=inbox)
 
     async def _arrived(self, msg: Msg) -> None:
-        self._heard = self._clock()
+        # The busiest function of this package: all that can be done for many messages at once is done elsewhere.
         if not msg.reply.startswith("$JS.ACK."):
             self._status(msg)
             return
+        self._came += 1
         self.queue.append(msg)
-        self.queued_bytes += len(msg.data)
-        self._pause = 0.0
-        owed = self._owed
-        for inbox in owed:
-            owed[inbox] -= 1
-            if owed[inbox] == 0:
-                del owed[inbox]
-                await self.ask()
-            break
-        self._wake()
+        if len(self.queue) == 1:
+            self._wake()
+
+    def _count(self) -> None:
+        """Count what has come against what was asked for."""
+        came, self._came = self._came, 0
+        if came:
+            self._heard = self._clock()
+            self._pause = 0.0
+        while came and self._owed:
+            inbox, owed = next(iter(self._owed.items()))
+            if owed > came:
+                self._owed[inbox] = owed - came
+                return
+            del self._owed[inbox]
+            came -= owed
 
     def _status(self, msg: Msg) -> None:
+        self._count()
+        self._heard = self._clock()
         headers = msg.headers or {}
         status, text = headers.get("Status", ""), headers.get("Description", "")
         if status == _HEARD:

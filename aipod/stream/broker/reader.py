@@ -64,7 +64,7 @@ class Reader:
         return messages, last
 
     async def _walk(self, first: int, last: int) -> tuple[list[Message], int, int]:
-        # The next message of each filter. A position that two filters select is one message.
+        # The next message of each filter; the broker sees to it that no two select the same.
         heads = {subject: await self._next(subject, first) for subject in self._subjects}
         found: list[Message] = []
         while True:
@@ -75,8 +75,7 @@ class Reader:
                 return found, nearest - 1, last
             for subject, head in heads.items():
                 if head is not None and head.seq == nearest:
-                    if not found or found[-1].seq != nearest:
-                        found.append(head)
+                    found.append(head)
                     heads[subject] = await self._next(subject, nearest + 1) if nearest < last else None
 
     async def _next(self, subject: str, seq: int) -> Message | None:

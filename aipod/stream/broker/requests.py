@@ -13,9 +13,16 @@ from nats.aio.msg import Msg
 
 from aipod.errors import Unavailable
 
-__all__ = ["Requests"]
+__all__ = ["NobodyThere", "Requests"]
 
 _NOBODY = "503"
+
+
+class NobodyThere(Unavailable):
+    """Nobody listens on the subject."""
+
+    def __init__(self) -> None:
+        super().__init__("JetStream is not available now; is it switched on?")
 
 
 class Requests:
@@ -30,7 +37,7 @@ class Requests:
     async def open(self) -> None:
         await self._nc.subscribe(f"{self._inbox}.*", cb=self._answered, pending_bytes_limit=0)
 
-    async def ask(self, subject: str, payload: bytes, timeout: float) -> Msg:
+    async def ask(self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None) -> Msg:
         """Raises what the client raises, and :class:`~aipod.errors.Unavailable` if no answer comes."""
         loop = asyncio.get_running_loop()
         self._asked += 1
@@ -38,7 +45,7 @@ class Requests:
         waiter = self._waiting[inbox] = loop.create_future()
         timer = loop.call_later(timeout, _settle, waiter, None)
         try:
-            await self._nc.publish(subject, payload, reply=inbox)
+            await self._nc.publish(subject, payload, reply=inbox, headers=headers)
             answer: Msg | None = await waiter
         finally:
             timer.cancel()
@@ -46,7 +53,7 @@ class Requests:
         if answer is None:
             raise Unavailable("the broker does not answer now", may_have_run=True)
         if not answer.data and (answer.headers or {}).get("Status") == _NOBODY:
-            raise Unavailable("JetStream is not available now; is it switched on?")
+            raise NobodyThere
         return answer
 
     def give_up(self) -> None:

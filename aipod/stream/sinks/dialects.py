@@ -6,6 +6,8 @@ SQLite says it in words, PostgreSQL in the codes of SQLSTATE (its manual, append
 from __future__ import annotations
 
 import enum
+import sqlite3
+import time
 from typing import Any
 
 from sqlalchemy import Engine, event
@@ -17,6 +19,7 @@ from aipod.errors import AipodError, ConfigError, Unavailable
 __all__ = ["Meaning", "arguments_for", "as_error", "meaning_of", "prepare"]
 
 _BUSY_SECONDS = 5.0
+_PAUSE = 0.02
 _CONNECT_SECONDS = 5
 _STATEMENT_SECONDS = 30
 
@@ -73,6 +76,8 @@ def as_error(doing: str, error: DBAPIError) -> AipodError:
     lines = str(error.orig).strip().splitlines()
     reason = lines[0] if lines else type(error.orig).__name__
     if meaning_of(error) is Meaning.WRONG:
+        if "unable to open database file" in reason:
+            reason += "; name a file in a directory that is there and that this user may write to"
         return ConfigError([f"{doing}: the database refuses: {reason}"])
     if "full" in reason or getattr(error.orig, "sqlstate", None) == "53100":
         reason = f"{reason}; the database's disk needs room"
@@ -103,7 +108,20 @@ def prepare(engine: Engine) -> None:
         cursor = connection.cursor()
         try:
             for statement in statements:
-                cursor.execute(statement)
+                _tell(cursor, statement)
         finally:
             cursor.close()
         connection.commit()
+
+
+def _tell(cursor: Any, statement: str) -> None:
+    # To become a WAL is refused at once, without SQLite's own patience, where another does the same to a new file.
+    end = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            cursor.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(_PAUSE)

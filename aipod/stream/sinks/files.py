@@ -17,6 +17,7 @@ from aipod.stream.result import Recorded, Result
 from aipod.stream.sinks.history import Recall
 from aipod.stream.sinks.interface import Diverged
 from aipod.stream.sinks.journal import Journal, Line
+from aipod.stream.sinks.room import try_to_write
 from aipod.stream.sinks.thread import SinkThread
 
 __all__ = ["FileSink"]
@@ -47,7 +48,8 @@ class FileSink:
     def __init__(self, directory: str, task: str, *, max_bytes: int = 64 << 20, max_age: float = 86_400.0) -> None:
         self.name = f"file:{directory}"
         self._task = task
-        self._journal = Journal(Path(directory), max_bytes, max_age)
+        self._directory = Path(directory)
+        self._journal = Journal(self._directory, max_bytes, max_age)
         self._thread = SinkThread("files")
         # What is there already, by identity, the oldest first; None until the files have been read.
         self._known: OrderedDict[str, Recorded] | None = None
@@ -62,6 +64,14 @@ class FileSink:
 
     async def open(self) -> None:
         await self._thread.run(self._journal.open)
+
+    async def foresee(self) -> str:
+        """Say what :meth:`open` would find; nothing is made or changed.
+
+        Raises:
+            ConfigError: The directory cannot be used.
+        """
+        return await self._thread.run(self._foresee)
 
     async def recall(self, since: float, floor: int) -> list[Recorded]:
         return await self._thread.run(self._recall, since, floor)
@@ -79,7 +89,7 @@ class FileSink:
         there = self._known.get(result.identity)
         if there is None:
             await self._append(_Waiting(self._line(result), result, asyncio.get_running_loop().create_future()))
-        elif there.members != result.recorded.members:
+        elif not there.agrees(result.recorded):
             raise Diverged(there)
 
     async def close(self) -> None:
@@ -118,6 +128,11 @@ class FileSink:
             self._known[result.identity] = result.recorded
             if len(self._known) > _MAX_REMEMBERED:
                 self._known.popitem(last=False)
+
+    def _foresee(self) -> str:
+        there = next(path for path in (self._directory, *self._directory.absolute().parents) if path.exists())
+        try_to_write(there, self.name)
+        return "the directory is there" if there == self._directory else "the directory would be made"
 
     def _recall(self, since: float, floor: int) -> list[Recorded]:
         recall, seen = Recall(since, floor), 0

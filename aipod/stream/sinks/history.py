@@ -6,19 +6,19 @@ from aipod.stream.result import Recorded
 
 __all__ = ["UNSETTLED", "Recall", "settles"]
 
-# Reasons of results that say nothing about how far their key has come.
-UNSETTLED = ("early", "amended")
+# Reasons of results that do not say how far their key has come: those of a part of a window do not finish it.
+UNSETTLED = ("early", "amended", "max_messages", "max_wait", "pressure")
 
 
 def settles(recorded: Recorded) -> bool:
-    """Whether a window's close is final and its own: it is no early result, and no correction of an older window."""
+    """Whether a window's close is final and its own: no early result, no part, no correction of an older window."""
     return recorded.reason not in UNSETTLED
 
 
 class Recall:
     """Picks the last result of each key, the last that settles one of its windows, and all that are recent.
 
-    An early result, or a correction, says nothing about how far its key has come; hence the second.
+    An early result, a part or a correction does not say how far its key has come; hence the second.
 
     Args:
         since: Results that were stored then or later (unix seconds) are recent.

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from aipod.errors import AipodError
 from aipod.stream.result import Recorded, Result
 
-__all__ = ["Diverged", "Fenced", "Record", "Sink", "TooLarge"]
+__all__ = ["Diverged", "Fenced", "Foreseeing", "Record", "Sink", "TooLarge"]
 
 
 class Sink(Protocol):
@@ -59,6 +59,19 @@ class Record(Sink, Protocol):
 
         Raises:
             Unavailable: To be tried again.
+        """
+
+
+@runtime_checkable
+class Foreseeing(Sink, Protocol):
+    """A sink that can be looked at before anything runs."""
+
+    async def foresee(self) -> str:
+        """Say what ``open`` and the first write would find; nothing is made or changed.
+
+        Raises:
+            ConfigError: It cannot work like this.
+            Unavailable: The other side is away.
         """
 
 

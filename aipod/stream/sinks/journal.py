@@ -77,7 +77,7 @@ class Journal:
                 self._continue(files[-1])
         except OSError as error:
             self.close()
-            raise _refusal("open the directory of the results", error) from error
+            raise _refusal(f"file:{self._directory}: open the directory of the results", error) from error
         except BaseException:
             self.close()
             raise

@@ -17,6 +17,7 @@ from aipod.errors import (
 from aipod.rpc.client import AsyncAIClient
 from aipod.stream.result import Result
 from aipod.stream.sinks.interface import Sink
+from aipod.stream.version import find_version
 
 __all__ = ["ModelSink"]
 
@@ -38,6 +39,8 @@ class ModelSink:
         self, address: str, version: str = "default", *, timeout: float = 60.0, then: Sink | None = None
     ) -> None:
         self.name = f"model:{address}/{version}"
+        self._address = address
+        self._version = version
         self._client = AsyncAIClient(address, version, timeout)
         self._then = then
 
@@ -48,6 +51,14 @@ class ModelSink:
         """The server may be away for now: a result waits for it then."""
         if self._then is not None:
             await self._then.open()
+
+    async def foresee(self) -> str:
+        """Say how the version is there.
+
+        Raises:
+            AipodError: As :func:`~aipod.stream.version.find_version`.
+        """
+        return await find_version(self._address, self._version)
 
     async def write(self, result: Result) -> None:
         recorded = result.recorded

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine, Mapping
+import base64
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-import nats.errors
-from nats.js.api import PubAck, RawStreamMsg
-from nats.js.errors import APIError, NoStreamResponseError
+from typing import Any
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream.broker.connection import Connection
-from aipod.stream.broker.failures import Refused, translated
-from aipod.stream.broker.headers import plain
+from aipod.stream.broker.failures import Refused
+from aipod.stream.broker.headers import parsed
+from aipod.stream.broker.requests import NobodyThere
 from aipod.stream.sinks.interface import TooLarge
 
-__all__ = ["Found", "OutOfStep", "fetch", "publish", "wire_bytes"]
+__all__ = ["Found", "OutOfStep", "Stored", "fetch", "publish", "wire_bytes"]
 
-T = TypeVar("T")
-
-_TIMEOUT = 5.0
 # JetStream's own numbers for why it refuses.
 _TOO_LARGE = (10054, 10097)  # the message; its headers
 _OUT_OF_STEP = (10071, 10164)
@@ -30,6 +25,7 @@ _NOTHING_THERE = 10037
 # connection. The headers of a stored message have 64 KiB.
 _MAX_SUBJECT_BYTES = 3_900
 _MAX_HEADER_BYTES = 65_000
+_EXPECTED_STREAM = "Nats-Expected-Stream"
 
 
 class OutOfStep(Refused):
@@ -46,12 +42,25 @@ class Found:
     headers: Mapping[str, str]
 
 
+@dataclass(frozen=True)
+class Stored:
+    """The broker's yes.
+
+    Attributes:
+        seq: Where the message is in its stream.
+        duplicate: Whether one with its id was there before, within the dedup window.
+    """
+
+    seq: int
+    duplicate: bool
+
+
 def wire_bytes(headers: Mapping[str, str], data: bytes = b"") -> int:
     """What counts against the broker's ``max_payload``."""
     return 12 + sum(len(name) + len(value) + 4 for name, value in headers.items()) + len(data)
 
 
-async def publish(connection: Connection, stream: str, subject: str, data: bytes, headers: Mapping[str, str]) -> PubAck:
+async def publish(connection: Connection, stream: str, subject: str, data: bytes, headers: Mapping[str, str]) -> Stored:
     """Store a message, and return when it is durable there.
 
     Args:
@@ -67,33 +76,24 @@ async def publish(connection: Connection, stream: str, subject: str, data: bytes
     if not connection.connected:
         # The client would keep it and send it whenever it likes.
         raise Unavailable("the broker is away")
-    size, limit = wire_bytes(headers, data), connection.nc.max_payload
+    around = wire_bytes(headers)
+    size, limit = around + len(data), connection.nc.max_payload
     if size > limit:
         raise TooLarge(size, limit)
-    if wire_bytes(headers) > _MAX_HEADER_BYTES or len(subject) > _MAX_SUBJECT_BYTES:
-        raise TooLarge(wire_bytes(headers) + len(subject), _MAX_HEADER_BYTES)
+    if around > _MAX_HEADER_BYTES or len(subject) > _MAX_SUBJECT_BYTES:
+        raise TooLarge(around + len(subject), _MAX_HEADER_BYTES)
+    doing = f"publish to {subject}"
     try:
-        with translated(f"publish to {subject}"):
-            sending = connection.js.publish(subject, data, timeout=_TIMEOUT, stream=stream, headers=dict(headers))
-            return await _while_connected(connection, sending)
+        # Not through the client's own publish, which costs more than the rest of a result together.
+        reply = await connection.request(subject, data, {_EXPECTED_STREAM: stream, **headers}, what=doing)
+        return _stored(reply.data, stream, subject)
+    except NobodyThere as error:
+        raise Unavailable(f"no stream takes subject {subject!r}; make one, or let the task (create = true)") from error
     except Refused as error:
         if error.err_code in _TOO_LARGE:
             info = await connection.api(f"STREAM.INFO.{stream}")
             raise TooLarge(size, info["config"].get("max_msg_size", limit)) from error
         raise _meaning(error, subject) from error
-    except (ValueError, TypeError, KeyError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError([f"something other than a stream answers on subject {subject!r}; choose another"]) from error
-    except Unavailable as error:
-        cause = error.__cause__
-        if isinstance(cause, APIError) and cause.description:
-            raise Unavailable(f"the stream of {subject!r} takes nothing now: {cause.description}") from error
-        if isinstance(cause, (NoStreamResponseError, nats.errors.NoRespondersError)):
-            raise Unavailable(
-                f"no stream takes subject {subject!r}; make one, or let the task (create = true)"
-            ) from error
-        raise
 
 
 async def fetch(connection: Connection, stream: str, *, seq: int = 0, subject: str = "") -> Found | None:
@@ -103,46 +103,39 @@ async def fetch(connection: Connection, stream: str, *, seq: int = 0, subject: s
     Raises:
         Unavailable: The broker or the stream is away.
     """
+    request: dict[str, Any] = {"seq": seq} if seq else {"last_by_subj": subject}
+    if seq and subject:
+        request["next_by_subj"] = subject
     try:
-        with translated(f"read from stream {stream}"):
-            if seq and subject:
-                reading = connection.js.get_msg(stream, seq, subject, next=True)
-            elif seq:
-                reading = connection.js.get_msg(stream, seq)
-            else:
-                reading = connection.js.get_last_msg(stream, subject)
-            raw = await _while_connected(connection, reading)
+        answer = await connection.api(f"STREAM.MSG.GET.{stream}", request)
     except Refused as error:
         if error.err_code == _NOTHING_THERE:
             return None
-        raise Unavailable(str(error)) from error
-    return _found(raw)
+        raise Unavailable(f"read from stream {stream}: {error.description}") from error
+    raw = answer["message"]
+    data, headers = (base64.b64decode(raw.get(part) or b"") for part in ("data", "hdrs"))
+    return Found(raw["seq"], raw["subject"], data, parsed(headers))
 
 
-async def _while_connected(connection: Connection, request: Coroutine[Any, Any, T]) -> T:
-    # An answer that was on its way when the connection broke never comes, and its timeout is long.
-    task = asyncio.ensure_future(request)
-    broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+def _stored(answer: bytes, stream: str, subject: str) -> Stored:
+    """Read the answer to a message.
 
-    def watcher(_: bool) -> None:
-        if not broken.done():
-            broken.set_result(None)
-
-    connection.watch(watcher)
+    Raises:
+        Refused: It is an error.
+        Unavailable: It is one that will pass.
+        ConfigError: It is nothing that a stream says.
+    """
     try:
-        either: set[asyncio.Future[Any]] = {task, broken}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise Unavailable("the connection broke before the broker had answered", may_have_run=True)
-        return task.result()
-    finally:
-        connection.unwatch(watcher)
-        task.cancel()
-        broken.cancel()
-
-
-def _found(raw: RawStreamMsg) -> Found:
-    return Found(raw.seq or 0, raw.subject or "", raw.data or b"", plain(raw.headers))
+        said = json.loads(answer)
+        no = said.get("error")
+        if no is None and said["stream"] == stream:
+            return Stored(int(said["seq"]), bool(said.get("duplicate")))
+        code, number, why = int(no["code"]), int(no.get("err_code", 0)), no.get("description", "no reason given")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError([f"something other than a stream answers on subject {subject!r}; choose another"]) from error
+    if code >= 500:
+        raise Unavailable(f"the stream of {subject!r} takes nothing now: {why}")
+    raise Refused(f"publish to {subject}", code, number, why)
 
 
 def _meaning(error: Refused, subject: str) -> Exception:

@@ -12,17 +12,19 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, and_, case, create_engine, func, insert, or_, select, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from aipod.errors import ConfigError, Unavailable
+from aipod.errors import AipodError, ConfigError, Unavailable
 from aipod.stream.result import Recorded, Result
 from aipod.stream.sinks.dialects import Meaning, arguments_for, as_error, meaning_of, prepare
 from aipod.stream.sinks.history import UNSETTLED
 from aipod.stream.sinks.interface import Diverged
+from aipod.stream.sinks.room import try_to_write
 from aipod.stream.sinks.table import KEY, check_table, recorded_of, result_of, results_table, row_of
 from aipod.stream.sinks.thread import SinkThread
+from aipod.stream.tasks.database import read_record_url, sqlite_file
 
 __all__ = ["SqlSink"]
 
@@ -46,7 +48,7 @@ class SqlSink:
     """
 
     def __init__(self, url: str, table: str, task: str, *, create: bool | None = None) -> None:
-        self._url = _read_url(url)
+        self._url: URL = read_record_url(url)
         self.name = f"sql:{self._url.get_backend_name()}:{self._url.database or ''}#{table}"
         self._table = results_table(table)
         self._task = task
@@ -60,6 +62,14 @@ class SqlSink:
 
     async def open(self) -> None:
         await self._thread.run(self._open)
+
+    async def foresee(self) -> str:
+        """Say what :meth:`open` would find; nothing is made or changed.
+
+        Raises:
+            ConfigError, Unavailable: As :meth:`open`.
+        """
+        return await self._thread.run(self._foresee)
 
     async def recall(self, since: float, floor: int) -> list[Recorded]:
         return await self._thread.run(self._recall, since, floor)
@@ -77,20 +87,50 @@ class SqlSink:
 
     def _open(self) -> None:
         if self._engine is None:
-            try:
-                self._engine = create_engine(
-                    self._url, connect_args=arguments_for(self._url), poolclass=QueuePool, pool_size=1, max_overflow=0
-                )
-            except (ImportError, SQLAlchemyError) as error:
-                raise ConfigError([f"{self.name}: the database's driver is not usable: {error}"]) from error
+            self._engine = self._make_engine()
             prepare(self._engine)
         engine = self._engine
-        if self._attempt("open the table of results", lambda: check_table(engine, self._table)):
+        if self._is_there(engine):
             return
+        self._need_leave()
+        try:
+            self._attempt("make the table of results", lambda: self._table.metadata.create_all(engine))
+        except AipodError:
+            # Partitions open it side by side: another may have made it meanwhile.
+            if not self._is_there(engine):
+                raise
+        else:
+            _LOG.info("%s: made the table", self.name)
+
+    def _make_engine(self) -> Engine:
+        try:
+            return create_engine(
+                self._url, connect_args=arguments_for(self._url), poolclass=QueuePool, pool_size=1, max_overflow=0
+            )
+        except (ImportError, SQLAlchemyError) as error:
+            raise ConfigError([f"{self.name}: the database's driver is not usable: {error}"]) from error
+
+    def _need_leave(self) -> None:
         if not self._create:
             raise ConfigError([f"{self.name}: there is no such table; make it, or let the task (create = true)"])
-        self._attempt("make the table of results", lambda: self._table.metadata.create_all(engine))
-        _LOG.info("%s: made the table", self.name)
+
+    def _foresee(self) -> str:
+        file = sqlite_file(self._url)
+        if file is not None and not file.exists():  # to look would make it
+            self._need_leave()
+            try_to_write(file.parent, self.name)
+            return "the database and its table would be made"
+        engine = self._make_engine()
+        try:
+            if self._is_there(engine):
+                return "the table is there"
+        finally:
+            engine.dispose()
+        self._need_leave()
+        return "the table would be made"
+
+    def _is_there(self, engine: Engine) -> bool:
+        return self._attempt("open the table of results", lambda: check_table(engine, self._table))
 
     def _write(self, result: Result) -> None:
         row = row_of(result)
@@ -111,7 +151,7 @@ class SqlSink:
                 return there.recorded
 
         there = self._attempt("write a result", work)
-        if there is not None and there.members != result.recorded.members:
+        if there is not None and not there.agrees(result.recorded):
             raise Diverged(there)
 
     def _stored(self, recorded: Recorded) -> Result | None:
@@ -186,18 +226,3 @@ class SqlSink:
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
-
-
-def _read_url(url: str) -> URL:
-    try:
-        parsed = make_url(url)
-        if parsed.drivername == "postgresql":
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError, ImportError, ValueError):
-        raise ConfigError(
-            ["that is no URL of a database; write sqlite:///results.db or postgresql://host/name"]
-        ) from None
-    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
-        raise ConfigError(["a database in memory records nothing; name a file, such as sqlite:///results.db"])
-    return parsed

@@ -12,19 +12,19 @@ last message of a subject is what a restart finds. So such a result points to it
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import OrderedDict
 from contextlib import aclosing
 from typing import NamedTuple
 
-from nats.js.api import PubAck
-
 from aipod.errors import ConfigError, SerializationError, Unavailable
 from aipod.stream.broker.connection import Connection
+from aipod.stream.origin import mark_of
 from aipod.stream.result import Recorded, Result
 from aipod.stream.sinks.history import Recall, settles
 from aipod.stream.sinks.interface import Diverged, Fenced
-from aipod.stream.sinks.publishing import Found, OutOfStep, fetch, publish
+from aipod.stream.sinks.publishing import Found, OutOfStep, Stored, fetch, publish
 from aipod.stream.sinks.streams import find_stream
 from aipod.stream.sinks.sweep import Swept, sweep
 from aipod.stream.tasks.template import Template
@@ -38,6 +38,8 @@ _DEDUP = 600.0
 # Subjects whose last message is remembered; of others it is asked for.
 _MAX_TAILS = 100_000
 _TRIES = 3
+# So many results of the past are looked at before others have their turn on the loop.
+_TURN = 500
 
 
 class _Tail(NamedTuple):
@@ -108,24 +110,28 @@ class SubjectSink:
         self._tails.clear()
         self._places.clear()
         self._complete = False
-        found: dict[int, tuple[Result, float]] = {}
+        # Without their values, which can be large, and many.
+        found: dict[int, tuple[Recorded, float]] = {}
         hidden: set[int] = set()
         for start in (None, since):  # the recent ones second: what was stored meanwhile is among them
             async with aclosing(sweep(self._connection, self._stream, self._pattern, since=start)) as batches:
                 async for batch in batches:
                     for message in batch:
-                        found[message.seq] = self._owned(message), message.stored
-                        hidden.add(self._note(message, found[message.seq][0]))
+                        result = self._owned(message)
+                        found[message.seq] = result.recorded, message.stored
+                        hidden.add(self._note(message, result))
         for seq in hidden - found.keys() - {0}:
             message_there = await fetch(self._connection, self._stream, seq=seq)
             if message_there is not None:
-                found[seq] = self._owned(message_there), 0.0
+                found[seq] = self._owned(message_there).recorded, 0.0
         self._complete = len(self._tails) < _MAX_TAILS
         recall = Recall(since, floor)
-        for seq in sorted(found, reverse=True):
-            result, stored = found[seq]
-            if recall.offer(result.recorded, stored):
-                self._places[result.identity] = seq
+        for number, seq in enumerate(sorted(found, reverse=True)):
+            if number % _TURN == 0:
+                await asyncio.sleep(0)
+            recorded, stored = found.pop(seq)
+            if recall.offer(recorded, stored):
+                self._places[Result(self._task, recorded, None).identity] = seq
         return recall.oldest_first()
 
     async def stored(self, recorded: Recorded) -> Result | None:
@@ -139,7 +145,9 @@ class SubjectSink:
             task=self._task, key=recorded.key, headers=result.headers, subject=result.subject
         )
         data = result.encode()
-        headers = {"Nats-Msg-Id": result.identity, "Aipod-Task": self._task, "Aipod-Window": recorded.id}
+        # The same window of a stream that was made anew is another one.
+        message_id = result.identity + mark_of(recorded.source)
+        headers = {"Nats-Msg-Id": message_id, "Aipod-Task": self._task, "Aipod-Window": recorded.id}
         for _ in range(_TRIES):
             tail = _EMPTY
             if self._fenced or not settles(recorded):
@@ -149,12 +157,12 @@ class SubjectSink:
             if not settles(recorded):
                 headers[_SETTLED] = str(tail.settled)
             try:
-                acknowledged = await publish(self._connection, self._stream, subject, data, headers)
+                answer = await publish(self._connection, self._stream, subject, data, headers)
             except OutOfStep:
                 if await self._is_there(result, subject):
                     return
                 continue  # the subject was emptied
-            return await self._stored_as(result, subject, tail, acknowledged)
+            return await self._stored_as(result, subject, tail, answer)
         raise Unavailable(f"subject {subject!r} is being changed by others; trying again")
 
     async def close(self) -> None:
@@ -172,9 +180,9 @@ class SubjectSink:
         settled = message.seq if settles(self._owned(message).recorded) else _pointer(message)
         return _Tail(message.seq, settled)
 
-    async def _stored_as(self, result: Result, subject: str, tail: _Tail, acknowledged: PubAck) -> None:
-        seq = acknowledged.seq
-        if acknowledged.duplicate:
+    async def _stored_as(self, result: Result, subject: str, tail: _Tail, answer: Stored) -> None:
+        seq = answer.seq
+        if answer.duplicate:
             # Either an earlier try of ours whose answer was lost, or another process that closed the window otherwise.
             message = await fetch(self._connection, self._stream, seq=seq)
             self._remember(subject, self._tail_of(await fetch(self._connection, self._stream, subject=subject)))
@@ -206,7 +214,7 @@ class SubjectSink:
     def _compare(self, result: Result, there: Result) -> None:
         if there.identity != result.identity:
             raise ConfigError([f"{self.name}: what has the id {result.identity} there is another result"])
-        if there.recorded.members != result.recorded.members:
+        if not there.recorded.agrees(result.recorded):
             raise Diverged(there.recorded)
 
     def _note(self, message: Swept, result: Result) -> int:

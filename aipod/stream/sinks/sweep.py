@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import json
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -27,6 +27,9 @@ __all__ = ["Swept", "sweep"]
 
 _BATCH = 500
 _BATCH_BYTES = 8 << 20
+# What whoever reads gets at a time, since to make something of it takes time that others on the loop wait for.
+_PIECE = 50
+_PIECE_BYTES = 256 << 10
 _PATIENCE = 5.0
 _FORGOTTEN_AFTER = 30.0  # the broker's own clean-up, should we not come to it
 _EMPTY_ROUNDS = 3
@@ -118,8 +121,9 @@ class _Reading:
             with translated("read a stream"):
                 await nc.publish(subject, request, reply=reply)
             batch, left = await self._round(reply)
-            if batch:
-                yield batch
+            for piece in _pieces(batch):
+                yield piece
+                await asyncio.sleep(0)
             empty = 0 if batch else empty + 1
             # What was left can have been removed meanwhile, and then nothing comes that would say so.
             if left == 0 or (not batch and await self._is_done()):
@@ -132,6 +136,8 @@ class _Reading:
         batch: list[Swept] = []
         left: int | None = None
         while len(batch) < _BATCH and left != 0:
+            if len(batch) % _PIECE == 0:
+                await asyncio.sleep(0)
             msg = await self._next()
             if not msg.reply:  # a status, of this request or of one that was full before it came
                 if "deleted" in str((msg.headers or {}).get("Description", "")).lower():
@@ -163,3 +169,16 @@ class _Reading:
         info = await self._connection.api(f"CONSUMER.INFO.{self._stream}.{self._consumer}")
         # None may be on its way to us, either.
         return not info["num_pending"] and info["delivered"]["consumer_seq"] == self._count
+
+
+def _pieces(batch: Sequence[Swept]) -> Iterator[list[Swept]]:
+    piece: list[Swept] = []
+    size = 0
+    for message in batch:
+        piece.append(message)
+        size += len(message.data)
+        if len(piece) == _PIECE or size >= _PIECE_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece

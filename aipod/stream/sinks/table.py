@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ def results_table(name: str) -> Table:
         Column("first_seq", BigInteger, nullable=False),
         Column("last_seq", BigInteger, nullable=False),
         Column("members", Text, nullable=False),
+        Column("source", Text),
         Column("dropped", Text, nullable=False),
         Column("result", Text, nullable=False),
         Column("recorded_at", Float(53), nullable=False),
@@ -57,6 +59,8 @@ def check_table(engine: Engine, table: Table) -> bool:
     try:
         columns = {column["name"] for column in look.get_columns(table.name, table.schema)}
     except NoSuchTableError:
+        return False
+    if not columns:  # SQLite, where somebody made it while we were looking
         return False
     missing = [column.name for column in table.columns if column.name not in columns]
     if missing:
@@ -86,6 +90,7 @@ def row_of(result: Result) -> dict[str, Any]:
         "first_seq": recorded.first,
         "last_seq": recorded.last,
         "members": json.dumps(document["window"]["members"]),
+        "source": recorded.source,
         "dropped": json.dumps(document["dropped"]),
         "result": json.dumps(document["result"], ensure_ascii=False),
     }
@@ -111,6 +116,7 @@ def recorded_of(row: Mapping[str, Any]) -> Recorded:
             end=row["end"],
             reason=row["reason"],
             members=members,
+            source=sys.intern(row["source"] or ""),  # one text for all that are recalled
         )
     except (ValueError, TypeError) as error:
         raise ConfigError([f"the row of window {row['window']!r}, key {row['key']!r} is none of ours"]) from error

@@ -28,9 +28,11 @@ def problems(good: Mapping[str, Any]) -> list[str]:
 
     Args:
         good: The fields that are right by themselves. Rules about others are passed over, so that one mistake is said
-            once.
+            once. Of a source that is wrong it may have ``subjects``, and of several sinks those that are right.
     """
     found: list[str] = []
+    if "source" in good:
+        good = {**good, "subjects": good["source"].subjects}
     for rule in _RULES:
         names = rule.__code__.co_varnames[: rule.__code__.co_argcount]
         if all(name in good for name in names):
@@ -101,16 +103,16 @@ def _bounds(window: WindowSpec, source: Source) -> Iterator[str]:
         )
 
 
-def _loops(name: str, source: Source, sinks: tuple[SinkSpec, ...]) -> Iterator[str]:
+def _loops(name: str, subjects: tuple[str, ...], sinks: tuple[SinkSpec, ...]) -> Iterator[str]:
     for pattern in _published(sinks, name):
-        for subject in source.subjects:
+        for subject in subjects:
             if overlap(pattern, subject):
                 yield f"sinks: results go to {pattern!r}, which the task reads with {subject!r}: it would feed itself"
 
 
-def _dead_loops(name: str, source: Source, sinks: tuple[SinkSpec, ...], dead_letters: Any) -> Iterator[str]:
+def _dead_loops(name: str, subjects: tuple[str, ...], sinks: tuple[SinkSpec, ...], dead_letters: Any) -> Iterator[str]:
     dead = Template(dead_letters.subject, ("task",)).render(task=name)
-    for subject in source.subjects:
+    for subject in subjects:
         if overlap(dead, subject):
             yield f"dead_letters: they go to {dead!r}, which the task reads with {subject!r}: it would feed itself"
     for pattern in _published(sinks, name):

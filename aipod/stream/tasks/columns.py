@@ -47,12 +47,13 @@ class Column:
         Raises:
             InvalidArgument: A message does not fit; it is named, counted from 0.
         """
-        found = []
-        for at, value in enumerate(values):
-            try:
-                found.append(self._get(value))
-            except Unreadable as error:
-                raise self._wrong(at, len(values), str(error)) from None
+        found: list[Any] = []
+        get = self._get
+        try:
+            for value in values:
+                found.append(get(value))
+        except Unreadable as error:
+            raise self._wrong(len(found), len(values), str(error)) from None
         if _SCALARS.issuperset(map(type, found)):
             array = _array(found)
             if array is not None and array.dtype.kind in _NUMBERS:

@@ -144,7 +144,7 @@ def duration(low: float, high: float = 365 * 86400.0) -> Kind[float]:
             raise ValueError(value)
         return float(value)
 
-    return Kind(f'seconds from {low:g} to {high:g}, as a number or like "250ms", "10s", "5m", "1h"', read)
+    return Kind(f'seconds from {low:.15g} to {high:.15g}, as a number or like "250ms", "10s", "5m", "1h"', read)
 
 
 def number(low: float, high: float) -> Kind[float]:
@@ -157,7 +157,7 @@ def number(low: float, high: float) -> Kind[float]:
             raise ValueError(value)
         return float(value)
 
-    return Kind(f"a number above {low:g} and at most {high:g}", read)
+    return Kind(f"a number above {low:.15g} and at most {high:.15g}", read)
 
 
 def yes_or_no() -> Kind[bool]:

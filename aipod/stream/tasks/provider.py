@@ -7,12 +7,13 @@ import decimal
 import importlib
 import inspect
 import json
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from typing import Any, Protocol
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream.tasks import functions
 from aipod.stream.tasks.checks import problems_together
+from aipod.stream.tasks.database import read_url, sqlite_file
 from aipod.stream.tasks.items import read_secret
 from aipod.stream.tasks.task import StreamTask
 
@@ -34,11 +35,13 @@ class Provider:
     Args:
         source: What to ask.
         place: For errors.
+        only: Of its tasks those of these names alone; none means all.
     """
 
-    def __init__(self, source: TaskProvider, place: str) -> None:
+    def __init__(self, source: TaskProvider, place: str, only: Collection[str] = ()) -> None:
         self._source = source
         self._place = place
+        self._only = only
 
     def __repr__(self) -> str:
         return f"Provider({self._place!r})"
@@ -78,7 +81,9 @@ class Provider:
         return self._read(given)
 
     def _read(self, given: Any) -> list[StreamTask]:
-        return read_tasks(given, self._place)
+        # All of them, so that what is wrong with one is seen, whoever runs it.
+        tasks = read_tasks(given, self._place)
+        return [task for task in tasks if not self._only or task.name in self._only]
 
     def _failure(self, error: BaseException) -> Unavailable:
         if isinstance(error, Unavailable):
@@ -115,13 +120,14 @@ def read_tasks(given: Any, place: str) -> list[StreamTask]:
     return tasks
 
 
-def open_provider(text: str) -> Provider:
+def open_provider(text: str, only: Collection[str] = ()) -> Provider:
     """Make a provider of its text.
 
     Args:
         text: ``module:function``, of what gives tasks or an object that has ``tasks()``; or ``sql:URL#SELECT …``, whose
             rows are tables of tasks with the columns as fields. There, JSON stands for lists and tables, and
             ``sql:file:PATH#SELECT …`` reads the URL from a file.
+        only: As for :class:`Provider`.
 
     Raises:
         ConfigError: It says neither, or what it names is not there.
@@ -131,7 +137,8 @@ def open_provider(text: str) -> Provider:
         url, hash_, query = text.removeprefix("sql:").partition("#")
         if not hash_ or not query.strip() or not url:
             raise ConfigError(["a provider of SQL needs a query; write sql:URL#SELECT …"])
-        return Provider(_Rows(read_secret(url.removeprefix("file:")) if url.startswith("file:") else url, query), "sql")
+        url = read_secret(url.removeprefix("file:")) if url.startswith("file:") else url
+        return Provider(_Rows(url, query), "sql", only)
     if not functions.is_target(text):
         raise ConfigError([f"{text!r} names no provider; write module:function or sql:URL#SELECT …"])
     found = functions.find(text)
@@ -141,10 +148,10 @@ def open_provider(text: str) -> Provider:
         except functions.FAILURES as error:
             raise ConfigError([functions.sentence(text, error)]) from error
     if hasattr(found, "tasks"):
-        return Provider(found, text)
+        return Provider(found, text, only)
     if not callable(found):
         raise ConfigError([f"{text} is {type(found).__name__}; it must be a function, or have a method tasks()"])
-    return Provider(_Function(found), text)
+    return Provider(_Function(found), text, only)
 
 
 class _Function:
@@ -156,24 +163,19 @@ class _Rows:
     """The rows of a query."""
 
     def __init__(self, url: str, query: str) -> None:
-        try:
-            self._sql: Any = importlib.import_module("sqlalchemy")
-        except ImportError as error:
-            raise ConfigError(
-                ["a provider of SQL needs the package sqlalchemy: pip install 'aipod[stream]'"]
-            ) from error
+        parsed = read_url(url)
+        self._sql: Any = importlib.import_module("sqlalchemy")
+        self._file = sqlite_file(parsed)
         try:
             # Asked rarely, and from any thread: no connection is kept.
-            self._engine = self._sql.create_engine(url, poolclass=self._sql.pool.NullPool)
-        except (self._sql.exc.SQLAlchemyError, ImportError, ValueError) as error:
-            # The error can hold the whole URL, and that a password.
-            reason = (
-                str(error) if isinstance(error, ImportError) else "write it as sqlite:///tasks.db or postgresql://…"
-            )
-            raise ConfigError([f"the URL of the provider's database makes no sense: {reason}"]) from error
+            self._engine = self._sql.create_engine(parsed, poolclass=self._sql.pool.NullPool)
+        except (self._sql.exc.SQLAlchemyError, ImportError) as error:
+            raise ConfigError([f"the driver of the provider's database is not usable: {error}"]) from error
         self._query = self._sql.text(query)
 
     def tasks(self) -> list[dict[str, Any]]:
+        if self._file is not None and not self._file.exists():  # SQLite would make it
+            raise Unavailable(f"there is no database {self._file}; name one that is there")
         try:
             with self._engine.connect() as connection:
                 rows = connection.execute(self._query)

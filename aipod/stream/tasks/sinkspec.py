@@ -23,6 +23,7 @@ from aipod.config import check_address
 from aipod.config.kinds import Kind, size
 from aipod.errors import ConfigError
 from aipod.stream.tasks import functions
+from aipod.stream.tasks.database import read_record_url
 from aipod.stream.tasks.items import duration, maybe, nearest, read_secret, word, yes_or_no
 from aipod.stream.tasks.template import Template
 
@@ -128,10 +129,8 @@ class SinkSpec:
     def _check_target(self) -> None:
         if self.kind == "nats":
             Template(self.target)
-        elif self.kind == "sql" and not re.match(r"[A-Za-z][\w+]*:", self.target):
-            raise ConfigError(
-                ["a database is named by its URL, such as sqlite:///results.db or postgresql://host/name"]
-            )
+        elif self.kind == "sql":
+            read_record_url(self.target)
         elif self.kind == "file" and (not self.target or not self.target.isprintable()):
             raise ConfigError(['"file:" is followed by the directory for the results'])
         elif self.kind == "model":

@@ -51,7 +51,7 @@ from aipod.stream.tasks.sinkspec import split_model
 from aipod.stream.tasks.source import Source
 from aipod.stream.windows import WindowSpec
 
-__all__ = ["ALIASES", "KNOWN", "parts_of", "renamed"]
+__all__ = ["ALIASES", "KNOWN", "parts_of", "renamed", "subjects_of"]
 
 P = TypeVar("P", bound=Part)
 
@@ -174,6 +174,13 @@ def _source(given: Mapping[str, Any]) -> Source:
         good, more = read_items(Source, parts)
         problems += more + Source.cross(good)
     raise ConfigError(problems)
+
+
+def subjects_of(table: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read the subjects alone, whatever else is wrong; none if they are."""
+    given, _ = renamed(table)
+    good, _ = read_items(Source, {"subjects": given.get("subjects", WRONG)})
+    return tuple(good.get("subjects", ()))
 
 
 def _slug(name: object) -> str:

@@ -15,7 +15,7 @@ from aipod.stream.tasks.prepare import Prepare, preparing
 from aipod.stream.tasks.reading import Reading
 from aipod.stream.tasks.sinkspec import SinkSpec
 from aipod.stream.tasks.source import Source
-from aipod.stream.tasks.table import parts_of
+from aipod.stream.tasks.table import parts_of, subjects_of
 from aipod.stream.tasks.template import Template
 from aipod.stream.windows import WindowSpec
 
@@ -23,19 +23,25 @@ __all__ = ["DeadSpec", "ModelSpec", "SinkSpec", "Source", "StreamTask"]
 
 
 def _sinks(value: object) -> tuple[SinkSpec, ...]:
-    values = [value] if isinstance(value, (str, SinkSpec, Mapping)) else value
-    if not isinstance(values, (list, tuple)) or not values:
+    sinks, problems = _each_sink(value)
+    if problems:
+        raise ConfigError(problems)
+    if not sinks:
         raise TypeError(value)
+    return sinks
+
+
+def _each_sink(value: object) -> tuple[tuple[SinkSpec, ...], list[str]]:
+    """Read the sinks that can be read, and say what is wrong with the others."""
+    values = [value] if isinstance(value, (str, SinkSpec, Mapping)) else value
     sinks, problems = [], []
-    for at, each in enumerate(values):
+    for at, each in enumerate(values if isinstance(values, (list, tuple)) else ()):
         try:
             sinks.append(SinkSpec.parse(each))
         except ConfigError as error:
-            place = f"[{at}]: " if len(values) > 1 else ""
+            place = f"[{at}]: " if len(values) > 1 else ""  # type: ignore[arg-type]
             problems += [place + problem for problem in error.problems]
-    if problems:
-        raise ConfigError(problems)
-    return tuple(sinks)
+    return tuple(sinks), problems
 
 
 def _columns(value: object) -> dict[str, str]:
@@ -118,14 +124,15 @@ class StreamTask(Part):
             ConfigError: With one sentence for each problem.
         """
         parts, problems = parts_of(table)
-        if problems:
-            good, more = read_items(cls, {**defaults_of(cls), **parts})
-            problems += more + checks.problems(good)
-        else:
+        said: list[str] = []
+        if not problems:
             try:
                 return cls(**parts)
             except ConfigError as error:
-                problems = error.problems
+                said = error.problems
+        good, more = read_items(cls, {**defaults_of(cls), **parts})
+        readable = {"subjects": subjects_of(table), "sinks": _each_sink(parts["sinks"])[0]}
+        problems = problems + more + checks.problems({**readable, **good}) or said
         name = table.get("name")
         where = f"{place}: " if place else ""
         where += f"task {name!r}: " if isinstance(name, str) else ""

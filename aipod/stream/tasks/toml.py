@@ -18,9 +18,9 @@ both are tables, the task's fields replace those of the default one by one.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from aipod.errors import ConfigError
 from aipod.stream.tasks.checks import problems_together
@@ -73,12 +73,14 @@ def loads(data: bytes | str, place: str = "tasks") -> list[StreamTask]:
         tables = []
     elif not tables:
         problems.append(f"{place}: there is no task in it; a task begins with [[task]]")
-    tasks = []
+    tasks, own = [], []
+    shared = _Shared(defaults)
     for at, table in enumerate(tables, 1):
         try:
             tasks.append(StreamTask.from_dict(_merged(defaults, table), _place(place, at, table)))
         except ConfigError as error:
-            problems += error.problems
+            own += shared.without(error.problems)
+    problems += [*(f"{place}: defaults: {problem}" for problem in shared.found), *own]
     problems += [f"{place}: {problem}" for problem in problems_together(tasks)]
     if problems:
         raise ConfigError(problems)
@@ -123,6 +125,36 @@ def _defaults(value: object, place: str) -> tuple[dict[str, Any], list[str]]:
     if "name" in defaults:
         problems.append("name is each task's own")
     return defaults, [f"{place}: defaults: {problem}" for problem in problems]
+
+
+class _Shared:
+    """What is wrong with the defaults themselves, so that it is said once and not by every task that has them.
+
+    Attributes:
+        found: Those problems that a task has, too; one that every task replaces is none.
+    """
+
+    # What a task must have, and defaults need not.
+    _REST: ClassVar = {"subjects": "x", "window": "count:1", "model": "localhost:1", "sinks": "stdout"}
+
+    def __init__(self, defaults: Mapping[str, Any]) -> None:
+        self.found: list[str] = []
+        self._problems: list[str] = []
+        try:
+            StreamTask.from_dict({"name": "defaults", **self._REST, **defaults})
+        except ConfigError as error:
+            self._problems = [problem.removeprefix("task 'defaults': ") for problem in error.problems]
+
+    def without(self, problems: Sequence[str]) -> list[str]:
+        """Give those problems of a task that are its own."""
+        own = []
+        for problem in problems:
+            mine = next((each for each in self._problems if problem.endswith(f": {each}")), None)
+            if mine is None:
+                own.append(problem)
+            elif mine not in self.found:
+                self.found.append(mine)
+        return own
 
 
 def _merged(defaults: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, Any]:

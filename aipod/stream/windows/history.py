@@ -24,7 +24,8 @@ From that follow the rules, for a message that is read again:
    that is all that matters; if not, its key's time may have been further. Then a message that was late before can be in
    a window now, but none that was in a window is late.
 7. An early result that is recorded is not made again, and whatever else comes of its window has a higher revision.
-8. A record of windows of another shape (the task was changed) says of its members that they are done, and nothing else.
+8. A record of windows of another shape (the task was changed) says of its members that they are done, and nothing else;
+   only their names are taken, so that one of the new shape with the same start begins with a further part.
 
 What is only known from results that a record no longer has, or was not asked for, cannot be obeyed; a window that is
 then made anew has the identity of the old one, and the record refuses it.
@@ -32,6 +33,7 @@ then made anew has the identity of the old one, and the record refuses it.
 
 from __future__ import annotations
 
+import heapq
 import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
@@ -39,10 +41,13 @@ from collections.abc import Iterable, Sequence
 from aipod.stream.result import Recorded
 from aipod.stream.windows.spec import COUNTED, WindowSpec
 
-__all__ = ["History", "Holdings", "bounded_id", "is_of", "latest", "micros"]
+__all__ = ["History", "Holdings", "is_of", "latest", "micros", "place_of"]
 
 _TIMED = re.compile(r"t(-?[0-9]{1,30})(?:\.([0-9]{1,9}))?")
 _FIRST = re.compile(r"s[0-9]{1,20}")
+# So many windows of one key take long to be looked through; so many keys are forgotten at a time.
+_MANY = 256
+_PIECE = 1000
 # Reasons that tell a session from a window of counted messages; both are named after their first position.
 _OF_TIME = frozenset({"gap", "max_messages", "max_wait", "amended"})
 
@@ -86,6 +91,10 @@ class History:
         for one in recorded:
             if one.members:
                 self._expected.setdefault(one.key, []).append(one)
+        # The expected keys by the last of their members; keys that were taken since are passed over.
+        self._lasts: list[tuple[int, str]] = []
+        for key, windows in self._expected.items():
+            heapq.heappush(self._lasts, (max(window.last for window in windows), key))
 
     def __len__(self) -> int:
         return len(self._expected) + len(self._behind)
@@ -94,15 +103,22 @@ class History:
         """Hand over what is known of a key."""
         return self._expected.pop(key, None) or self._behind.pop(key, [])
 
-    def forget(self, floor: int) -> None:
-        """Nothing up to ``floor`` comes again."""
-        passed = [key for key, windows in self._expected.items() if all(window.last <= floor for window in windows)]
-        for key in passed:
-            windows = self._expected.pop(key)
-            if self._remember:
+    def long(self) -> list[str]:
+        """List the keys of which so much is known that to make use of it takes a while."""
+        return [key for key, windows in self._expected.items() if len(windows) > _MANY]
+
+    def forget(self, floor: int) -> bool:
+        """Nothing up to ``floor`` comes again. False if only a piece of what that means was done."""
+        for _ in range(_PIECE):
+            if not self._lasts or self._lasts[0][0] > floor:
+                return True
+            _, key = heapq.heappop(self._lasts)
+            windows = self._expected.pop(key, None)
+            if windows is not None and self._remember:
                 self._behind[key] = windows
-        while len(self._behind) > self._remember:
-            del self._behind[next(iter(self._behind))]
+                if len(self._behind) > self._remember:
+                    del self._behind[next(iter(self._behind))]
+        return False
 
 
 def latest(windows: Sequence[Recorded]) -> list[Recorded]:
@@ -120,19 +136,19 @@ def is_of(spec: WindowSpec, window: Recorded) -> bool:
         return _FIRST.fullmatch(window.id) is not None and window.reason not in _OF_TIME
     if spec.kind == "session":
         return _FIRST.fullmatch(window.id) is not None and window.reason != "full"
-    if _TIMED.fullmatch(window.id) is None:
-        return False
-    start, _ = bounded_id(window)
+    place = place_of(window)
     size, step = micros(spec.size), micros(spec.step or spec.size)
-    return abs(micros(window.end) - start - size) <= 1 and (start - micros(spec.align)) % step == 0
+    return (
+        place is not None
+        and abs(micros(window.end) - place[0] - size) <= 1
+        and (place[0] - micros(spec.align)) % step == 0
+    )
 
 
-def bounded_id(window: Recorded) -> tuple[int, int]:
-    """Read a window's start, in microseconds, and its part from its id."""
+def place_of(window: Recorded) -> tuple[int, int] | None:
+    """Read from its id where a window starts, in microseconds, and which part it is; None if it has no bounds."""
     match = _TIMED.fullmatch(window.id)
-    if match is None:
-        raise ValueError(window.id)
-    return int(match[1]), int(match[2] or 0)
+    return (int(match[1]), int(match[2] or 0)) if match is not None else None
 
 
 def micros(seconds: float) -> int:

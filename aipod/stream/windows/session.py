@@ -5,13 +5,12 @@ finished in the order of their ends; whatever finishes one finishes those that e
 ``_bound``, says what is over: nothing begins before it any more, though older ones may still join an open session.
 A session that is cut (it is full, or too long, or under pressure) moves no bound.
 
-An instant is over for sessions one gap later than for windows with bounds: a message could still extend what it is in.
+A message of its own time is also late if a session of it alone would be over, which is one gap later than its time is.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 
 from aipod.stream.message import Message
@@ -62,13 +61,13 @@ class SessionWindows(KeyWindows):
         self._watermark = -math.inf
         # How far the key's time had come when a recorded window was closed, which was after its last member: what came
         # before that can be older, and be in a session that was open then.
-        self._times = deque(sorted((window.last, window.end) for window in recorded if is_of(spec, window)))
+        self._times = sorted(((one.last, one.end) for one in recorded if is_of(spec, one)), reverse=True)
 
     def feed(self, message: Message, out: list[Outcome]) -> None:
         spec = self.spec
         time = message.time if spec.own_time else message.stored
-        while self._times and self._times[0][0] < message.seq:
-            self._pass(self._times.popleft()[1], out)
+        while self._times and self._times[-1][0] < message.seq:
+            self._pass(self._times.pop()[1], out)
         self._pass(time, out)
         recorded = self.past.holding(message.seq) if self.past is not None and self._repeats(message.seq) else None
         if recorded is not None:
@@ -78,7 +77,7 @@ class SessionWindows(KeyWindows):
         near = [one for one in self._open if one.start - gap < time < one.end + gap]
         if near:
             self._join(near, message, time, out)
-        elif time < self._bound:
+        elif time < self._bound or (spec.own_time and time + gap <= self._watermark):
             self._late(message, [self._closed_at(time)], False, out)
         else:
             self._open.append(_Session(message, time))
@@ -139,13 +138,10 @@ class SessionWindows(KeyWindows):
         self.due = min((self._due(session) for session in self._open), default=math.inf)
 
     def _pass(self, time: float, out: list[Outcome]) -> None:
-        """The key's time has come to here; if that is the messages' own, finish what is over."""
+        """The key's time has come to here: finish what is over."""
         if time - self.spec.lateness <= self._watermark:
             return
         self._watermark = time - self.spec.lateness
-        if not self.spec.own_time:
-            return
-        self._bound = max(self._bound, self._watermark - self.spec.size)
         ended = [session.end for session in self._open if session.end + self.spec.size <= self._watermark]
         if ended:
             self._finish(max(ended), "gap", out)

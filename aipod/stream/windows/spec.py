@@ -179,18 +179,19 @@ def _wrong_values(spec: WindowSpec) -> Iterator[str]:
 
 def _wrong_together(spec: WindowSpec) -> Iterator[str]:
     if spec.kind in COUNTED and spec.size > spec.max_messages:
-        yield f"size is {spec.size:g}, more than max_messages ({spec.max_messages}); make one of them fit the other"
+        yield f"size is {int(spec.size)}, more than max_messages ({spec.max_messages}); make one of them fit the other"
     if spec.kind in _STEPPED and spec.step > spec.size:
-        yield f"step is {spec.step:g}, more than size ({spec.size:g}); messages in between would be in no window"
+        step, size = (_number(each) if spec.kind in COUNTED else _duration(each) for each in (spec.step, spec.size))
+        yield f"step is {step}, more than size ({size}); messages in between would be in no window"
     if spec.kind == "hopping" and spec.size > _MOST_OVERLAP * spec.step:
         yield f"size is more than {_MOST_OVERLAP} steps, and each message would be in so many windows; widen the step"
     if spec.kind == "sliding" and spec.early:
         yield "early is for windows that take long to fill, and sliding ones do not; give them a smaller step"
     if spec.kind not in COUNTED and spec.wait < spec.size + spec.lateness:
         what = "a session would be cut before its gap" if spec.kind == "session" else "a window would be closed early"
+        least = _duration(round(spec.size + spec.lateness, 6))
         yield (
-            f"max_wait is {spec.wait:g}, less than size and lateness ({spec.size + spec.lateness:g}), so that {what};"
-            " make it longer"
+            f"max_wait is {_duration(spec.wait)}, less than size and lateness ({least}), so that {what}; make it longer"
         )
 
 

@@ -13,12 +13,13 @@ Bounds are integers, in microseconds: no message falls between two windows, or i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 
 from aipod.stream.message import Message
 from aipod.stream.result import Recorded
-from aipod.stream.windows.history import Holdings, bounded_id, is_of, latest, micros
+from aipod.stream.windows.history import Holdings, is_of, latest, micros, place_of
 from aipod.stream.windows.keyed import KeyWindows
 from aipod.stream.windows.retained import Retained
 from aipod.stream.windows.spec import WindowSpec
@@ -27,7 +28,10 @@ from aipod.stream.windows.window import FINISHING, Closed, Done, Outcome, Reason
 __all__ = ["TimedWindows"]
 
 
+# What most keys have of the past, shared by all of them.
 _NOTHING = Holdings(())
+_NO_HOLDINGS: Mapping[int, Holdings] = MappingProxyType({})
+_NO_PARTS: Mapping[int, list[Recorded]] = MappingProxyType({})
 
 
 class _Part:
@@ -89,9 +93,9 @@ class TimedWindows(KeyWindows):
         # Windows that end at this instant or earlier are over; the newest time of a message.
         self._bound: float = -math.inf
         self._time: float = -math.inf
-        # What is recorded of each window, by start, and of windows of another shape.
-        self._parts: dict[int, list[Recorded]] = {}
-        self._dealt: dict[int, Holdings] = {}
+        # What is recorded of each window, by start, and who is held by that; and by windows of another shape.
+        self._parts: Mapping[int, list[Recorded]] = _NO_PARTS
+        self._dealt: Mapping[int, Holdings] = _NO_HOLDINGS
         self._foreign = _NOTHING
         if recorded:
             self._obey(recorded)
@@ -222,34 +226,36 @@ class TimedWindows(KeyWindows):
         )
 
     def _obey(self, recorded: Sequence[Recorded]) -> None:
-        shape = self._shape
-        numbers: dict[int, int] = {}
-        for window in recorded:
-            if not is_of(self.spec, window):
-                continue
-            start, number = bounded_id(window)
-            if self.spec.own_time:
-                # A member is no older than that.
-                self._time = max(self._time, start)
-                self._bound = max(self._bound, start - shape.lateness)
-            if window.reason in FINISHING:
-                self._bound = max(self._bound, start + shape.size)
-            elif window.reason != "early":
-                numbers[start] = max(number + 1, numbers.get(start, 0))
-        for start, number in numbers.items():
-            if start + shape.size > self._bound:
-                self._open[start] = _Part(start, number)
-        others = []
+        known: dict[int, list[Recorded]] = {}
+        others: list[Recorded] = []
+        # The first number of each start that no recorded part has, be that of a window of another shape.
+        free: dict[int, int] = {}
         for window in latest(recorded):
-            if is_of(self.spec, window):
-                self._parts.setdefault(bounded_id(window)[0], []).append(window)
+            place = place_of(window)
+            if place is not None:
+                free[place[0]] = max(place[1] + 1, free.get(place[0], 0))
+            if place is not None and is_of(self.spec, window):
+                known.setdefault(place[0], []).append(window)
+                if window.reason in FINISHING:
+                    self._bound = max(self._bound, place[0] + self._shape.size)
             else:
                 others.append(window)
-        self._dealt = {start: Holdings(parts) for start, parts in self._parts.items()}
+        self._parts = known
+        self._dealt = {start: Holdings(parts) for start, parts in known.items()}
         self._foreign = Holdings(others)
+        for window in recorded if self.spec.own_time else ():
+            place = place_of(window)
+            if place is not None and is_of(self.spec, window):
+                # A member is no older than that.
+                self._time = max(self._time, place[0])
+                self._bound = max(self._bound, place[0] - self._shape.lateness)
+        for start, number in free.items():
+            if start + self._shape.size > self._bound:
+                self._open[start] = _Part(start, number)
 
     def _known(self, start: int) -> Recorded | None:
         """Find the last part of a closed window."""
         parts = self._parts.get(start, []) if self.past is not None else []
-        kept = [one for one in self.retained.of(self.key) if is_of(self.spec, one) and bounded_id(one)[0] == start]
+        name = f"t{start}"
+        kept = [one for one in self.retained.of(self.key) if one.id.partition(".")[0] == name and is_of(self.spec, one)]
         return next(reversed([*parts, *kept]), None)

@@ -49,10 +49,10 @@ class Window(NamedTuple):
     watermark: float = -math.inf
     final: bool = True
 
-    def recorded(self) -> Recorded:
-        """Say what of it a record will have."""
+    def recorded(self, source: str = "") -> Recorded:
+        """Say what of it a record will have; ``source`` is the stream that it was cut from."""
         members = ranges_of(message.seq for message in self.messages)
-        return Recorded(self.key, self.id, self.revision, self.start, self.end, self.reason, members)
+        return Recorded(self.key, self.id, self.revision, self.start, self.end, self.reason, members, source)
 
 
 class Closed(NamedTuple):

@@ -32,10 +32,14 @@ _MAKERS: dict[Kind, type[KeyWindows]] = {
 }
 # No message is from before the year -1200; one that says so is as little to be believed as one from the future.
 _EARLIEST = -1e11
+# Of so many keys the past is forgotten at a time.
+_PIECE = 1000
 
 
 class Windower:
     """Cuts a stream into windows.
+
+    To take in a long history takes long, and nothing of that is put off: it can be done in another thread.
 
     Args:
         spec: Which.
@@ -58,14 +62,16 @@ class Windower:
         # A key is in one of the two. Those at rest have nothing open and expect nothing, the longest at rest first.
         self._keys: dict[str, KeyWindows] = {}
         self._resting: dict[str, KeyWindows] = {}
-        # Those of which messages may come again.
-        self._repeating: list[KeyWindows] = []
+        # Those of which messages may come again, by the last of these; one that is past that already may be among them.
+        self._repeating: list[tuple[int, int, KeyWindows]] = []
         # A key has at most one valid entry, at its ``armed``; that may be too early, and is never too late.
         self._heap: list[tuple[float, int, KeyWindows]] = []
         self._entries = count()
         self._next = math.inf
         self._clock = -math.inf
         self._held = 0
+        for key in self._history.long():
+            self._find(key)
 
     def __repr__(self) -> str:
         return (
@@ -155,22 +161,25 @@ class Windower:
         """A late message's window was recorded with it: the next one amends that."""
         self._retained.amended(recorded)
 
-    def forget(self, floor: int) -> None:
-        """No message up to ``floor`` comes again."""
-        self._history.forget(floor)
-        for windows in self._repeating:
-            if windows.past is not None and windows.past.last <= floor:
+    def forget(self, floor: int) -> bool:
+        """No message up to ``floor`` comes again. False if only a piece of what that means was done: call it again."""
+        forgotten = self._history.forget(floor)
+        for _ in range(_PIECE):
+            if not self._repeating or self._repeating[0][0] > floor:
+                return forgotten
+            _, _, windows = heapq.heappop(self._repeating)
+            if windows.past is not None:
                 windows.past = None
                 if windows.armed == math.inf:
                     self._rest(windows)
-        self._repeating = [windows for windows in self._repeating if windows.past is not None]
+        return False
 
     def _find(self, key: str) -> KeyWindows:
         windows = self._resting.pop(key, None)
         if windows is None:
             windows = self._make(key, self.spec, self._history.take(key), self._retained)
             if windows.past is not None:
-                self._repeating.append(windows)
+                heapq.heappush(self._repeating, (windows.past.last, next(self._entries), windows))
         self._keys[key] = windows
         return windows
 
