@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
@@ -46,6 +46,7 @@ __all__ = ["Tenure", "consumer_of"]
 # A sink may date a result by a clock of its own, which is not the broker's.
 _CLOCKS_APART = 60.0
 _NOT_FOUND = 10037
+_PIECE = 1000
 
 
 def consumer_of(task: StreamTask, partition: int) -> ConsumerSpec:
@@ -192,8 +193,8 @@ class Tenure:
             stream = await self._retry("the broker")(look)
             await asyncio.to_thread(check_origin, self._task.name, recalled, stream)
 
-    def _windower(self, recalled: Iterable[Recorded], floor: int) -> tuple[Windower, int]:
-        """Make windows that go on from what is recorded; they, and the last position of that.
+    def _windower(self, recalled: list[Recorded], floor: int) -> tuple[Windower, int]:
+        """Make windows that go on from what is recorded, which is used up; they, and the last position of that.
 
         For another thread: of a task that was long away there are millions of results, and the lease is to be renewed
         meanwhile.
@@ -203,7 +204,11 @@ class Tenure:
         windower = Windower(self._task.window, ours)
         while not windower.forget(floor):
             pass
-        return windower, max((one.last for one in ours), default=-1)
+        last = max((one.last for one in ours), default=-1)
+        del ours
+        while recalled:
+            del recalled[-_PIECE:]  # even to let go of millions at once would hold up everybody
+        return windower, last
 
     async def _stored_after(self, consumer: ConsumerState) -> float:
         request = {"seq": consumer.floor + 1, "next_by_subj": ">"}

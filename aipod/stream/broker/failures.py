@@ -11,7 +11,7 @@ from nats.js.errors import APIError
 
 from aipod.errors import AipodError, InvalidArgument, Unavailable
 
-__all__ = ["Refused", "translated"]
+__all__ = ["Refused", "Replaced", "translated"]
 
 # What no second try makes better.
 _OURS = (
@@ -37,6 +37,13 @@ class Refused(AipodError):
         self.code = code
         self.err_code = err_code
         self.description = description
+
+
+class Replaced(Unavailable):
+    """The stream is not the one that it was."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(f"stream {stream!r} was made anew or has lost its end; the task has to start afresh")
 
 
 @contextmanager

@@ -13,16 +13,16 @@ The rules:
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream.broker.acks import Acks
+from aipod.stream.broker.alarm import Alarm
 from aipod.stream.broker.connection import Connection
 from aipod.stream.broker.consumer import ConsumerSpec, ConsumerState, NoStream, ensure
-from aipod.stream.broker.failures import Refused
+from aipod.stream.broker.failures import Refused, Replaced
 from aipod.stream.broker.headers import plain
 from aipod.stream.broker.pulls import Pulls, place_of
 from aipod.stream.broker.reader import Reader
@@ -83,7 +83,8 @@ class Intake:
         self._monotonic = monotonic
         self._clock = ServerClock(monotonic)
         self._reader = Reader(conn, state.stream, spec.subjects)
-        self._pulls = Pulls(conn, state.stream, spec.durable, self._room, self._wake, monotonic)
+        self._alarm = Alarm()
+        self._pulls = Pulls(conn, state.stream, spec.durable, self._room, self._alarm.ring, monotonic)
         self._acks = Acks(conn, self._handle, spec.ack_wait, monotonic)
         # Handed out and not done: how to acknowledge it ("" before that is known), and its size. In stream order.
         self._held: dict[int, tuple[str, int]] = {}
@@ -100,7 +101,6 @@ class Intake:
         self._looked = 0.0
         self._pause = 0.0
         self._not_before = 0.0
-        self._waiter: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         return f"<Intake {self._spec.durable} at {self._position}, {self.held_messages} held, {self._lag} behind>"
@@ -170,7 +170,7 @@ class Intake:
             if left <= 0:
                 return []
             if not self._can_advance():
-                await self._rest(min(left, _TICK))
+                await self._alarm.sleep(min(left, _TICK))
 
     def done(self, seqs: Iterable[int]) -> None:
         """These are in every sink: acknowledge them now, or as soon as they are delivered again."""
@@ -189,7 +189,7 @@ class Intake:
         if replies:
             self._acks.done(replies)
         # A reader that waits for room has some now.
-        self._wake()
+        self._alarm.ring()
 
     async def settled(self) -> float | None:
         """Ask the broker whether all is handed out that it has; then the time up to which that is certain.
@@ -247,7 +247,7 @@ class Intake:
                 self.removals.passed(before + 1, self._position, self._ready)
             await self.removals.judge()
         except (Unavailable, Refused) as error:
-            if isinstance(error, _Replaced):
+            if isinstance(error, Replaced):
                 raise
             # The broker is away, or a leader is being chosen: the doubt stays, and is looked into again.
             _log.log(logging.DEBUG if self._pause else logging.WARNING, "%s waits: %s", self._spec.durable, error)
@@ -307,7 +307,7 @@ class Intake:
         # A position that was used before, by a message that is younger than those behind it, was used twice.
         last, latest = self._last
         if seq <= last and stored > latest:
-            raise _Replaced(self.state.stream)
+            raise Replaced(self.state.stream)
 
     async def _read(self) -> None:
         messages, reached = await self._reader.some(self._position + 1, self._until)
@@ -339,7 +339,7 @@ class Intake:
                 raise
             raise Unavailable(f"stream {self.state.stream!r} was deleted; waiting for it to be made again") from error
         if state.incarnation != self.state.incarnation or state.last < self._position:
-            raise _Replaced(self.state.stream)
+            raise Replaced(self.state.stream)
         if not state.exists:
             state = await self._recreate()
         self._note(state)
@@ -388,7 +388,7 @@ class Intake:
             self._in_doubt = True
             self._cseq = -1
             self._not_before = 0.0
-        self._wake()
+        self._alarm.ring()
 
     async def _flush(self) -> None:
         if self._conn.connected:
@@ -396,22 +396,3 @@ class Intake:
                 await self._conn.nc.flush(2)
             except Exception as error:  # whatever it is: what is not given back now comes after ack_wait
                 _log.debug("while leaving: %s", error)
-
-    async def _rest(self, seconds: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = loop.call_later(seconds, self._wake)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
-class _Replaced(Unavailable):
-    def __init__(self, stream: str) -> None:
-        super().__init__(f"stream {stream!r} was made anew or has lost its end; the task has to start afresh")
