@@ -6,6 +6,7 @@ and sits out its whole timeout when the broker restarts. Here messages arrive in
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -19,6 +20,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from aipod.stream.broker.connection import Connection
+from aipod.stream.ending import end
 
 __all__ = ["Pulls", "place_of"]
 
@@ -32,6 +34,7 @@ _SILENCE = 3 * _HEARTBEAT
 _PAUSES = (0.05, 1.0)
 _SLACK = 65_536  # for headers, beside the largest payload
 _NS = 1_000_000_000
+_DRAINS_WITHIN = 2.0
 
 # How statuses end a request. All else says that something is wrong with the consumer or its leader.
 _HEARD = "100"
@@ -142,13 +145,15 @@ class Pulls:
     async def stop(self) -> None:
         """Take nothing more; what the broker was to send to us stays with it."""
         self._stopped = True
-        subscription, self._subscription = self._subscription, None
+        subscription: Any = self._subscription
+        self._subscription = None
         self.forget()
         if subscription is not None:
-            try:
-                await subscription.unsubscribe()
-            except nats.errors.Error as error:
-                _log.debug("while a pull stopped: %s", error)
+            # What is sent until the broker knows of it still arrives, and can be given back: unsubscribe() drops it.
+            leaving = subscription.drain() if self._conn.connected else subscription.unsubscribe()
+            ending = asyncio.ensure_future(leaving)
+            await asyncio.wait({ending}, timeout=_DRAINS_WITHIN)
+            await end([ending])
 
     async def _request(self, batch: int, size: int) -> None:
         nc = self._conn.nc
