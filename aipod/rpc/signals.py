@@ -29,9 +29,10 @@ class Signals:
         self._writer.setblocking(False)
         self._before = {}
         if threading.current_thread() is threading.main_thread():
+            # The socket first, and last in close(): a signal that finds the handler alone would be lost.
+            signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, _leave_it_to_the_socket)
-            signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
 
     def wait(self) -> int:
         """Sleep until a signal comes; its number."""
@@ -62,9 +63,9 @@ class Signals:
     def close(self) -> None:
         """Give the handlers back to whom they belonged."""
         if self._before:
-            signal.set_wakeup_fd(-1)
             for number, handler in self._before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(-1)
         self._reader.close()
         self._writer.close()
 
