@@ -45,7 +45,6 @@ __all__ = ["Tenure", "consumer_of"]
 
 # A sink may date a result by a clock of its own, which is not the broker's.
 _CLOCKS_APART = 60.0
-_NOT_FOUND = 10037
 _PIECE = 1000
 
 
@@ -215,7 +214,7 @@ class Tenure:
         try:
             answer = await self._connection.api(f"STREAM.MSG.GET.{consumer.stream}", request)
         except Refused as error:
-            if error.err_code != _NOT_FOUND:
+            if not error.is_not_found:
                 raise
             return consumer.time or time.time()
         return nanoseconds(answer["message"]["time"]) / 1e9

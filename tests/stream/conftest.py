@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from brokers import Nats
+from stream_lab import Lab, start_model
 
 from aipod.stream.dev import DevServer
 
@@ -44,3 +45,16 @@ def nats(_broker: DevServer) -> Nats:
 def own_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nats]:
     with DevServer(tmp_path_factory.mktemp("own-nats")) as server:
         yield Nats(server)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a model server in a process of its own."""
+    child, address = start_model(tmp_path_factory.mktemp("model"))
+    yield address
+    child.stop()
+
+
+@pytest.fixture
+def lab(nats: Nats, model: str) -> Lab:
+    return Lab(nats.url, nats.unique("lab"), model)

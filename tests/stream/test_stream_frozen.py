@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from stream_child import Child
-from stream_lab import Lab, run, start_model
+from stream_lab import Lab, run
 
 from aipod.stream.status import Standing, look
 
@@ -22,18 +21,6 @@ def write(result):
     with open("written.txt", "a", encoding="utf-8") as file:
         file.write(f"{os.getpid()} {result.recorded.id}\\n")
 """
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    child, address = start_model(tmp_path_factory.mktemp("model"))
-    yield address
-    child.stop()
-
-
-@pytest.fixture
-def lab(nats: Any, model: str) -> Lab:
-    return Lab(nats.url, nats.unique("frozen"), model)
 
 
 class Consumers:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stream_lab import Lab, run, start_model
+from stream_lab import Lab, run
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream import tenure as tenures
@@ -25,18 +24,6 @@ KINDS = ("nats", "nats-fenced", "sql", "file")
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 fewer_and_more = pytest.mark.parametrize("count", [6, 25], ids=["fewer", "more"])
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    child, address = start_model(tmp_path_factory.mktemp("model"))
-    yield address
-    child.stop()
-
-
-@pytest.fixture
-def lab(nats: Any, model: str) -> Lab:
-    return Lab(nats.url, nats.unique("origin"), model)
 
 
 def sink_of(kind: str, lab: Lab, directory: Path, more: str = "") -> str:

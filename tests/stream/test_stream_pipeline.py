@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,18 +26,6 @@ from aipod.stream.pipeline import BUCKET, consumer_of
 from aipod.stream.result import Recorded, Result
 from aipod.stream.sinks.interface import Diverged
 from aipod.stream.windows import Windower
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    child, address = start_model(tmp_path_factory.mktemp("model"))
-    yield address
-    child.stop()
-
-
-@pytest.fixture
-def lab(nats: Any, model: str) -> Lab:
-    return Lab(nats.url, nats.unique("pipe"), model)
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.002, 0.004, 0.006, 0.008, 0.01, 0.02, 0.03])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from stream_child import free_port
-from stream_lab import Lab, members_of, run, start_model
+from stream_lab import Lab, members_of, run
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream import keeper as keepers
@@ -20,18 +20,6 @@ from aipod.stream.runner import Runner
 from aipod.stream.status import Standing, look
 from aipod.stream.supervisor import Pauses, Share
 from aipod.stream.tasks import Provider, StreamTask
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    child, address = start_model(tmp_path_factory.mktemp("model"))
-    yield address
-    child.stop()
-
-
-@pytest.fixture
-def lab(nats: Any, model: str) -> Lab:
-    return Lab(nats.url, nats.unique("run"), model)
 
 
 @pytest.fixture(autouse=True)

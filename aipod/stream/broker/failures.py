@@ -13,6 +13,7 @@ from aipod.errors import AipodError, InvalidArgument, Unavailable
 
 __all__ = ["Refused", "Replaced", "translated"]
 
+_NO_MESSAGE = 10037
 # What no second try makes better.
 _OURS = (
     nats.errors.MaxPayloadError,
@@ -37,6 +38,11 @@ class Refused(AipodError):
         self.code = code
         self.err_code = err_code
         self.description = description
+
+    @property
+    def is_not_found(self) -> bool:
+        """Whether the message that was asked for is not in its stream."""
+        return self.err_code == _NO_MESSAGE
 
 
 class Replaced(Unavailable):

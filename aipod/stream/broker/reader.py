@@ -15,7 +15,6 @@ from aipod.stream.message import Message
 
 __all__ = ["Reader"]
 
-_NOT_FOUND = 10037
 _WALKERS = 32
 # How many messages one walker brings home at most, which bounds what one call of some() holds in memory.
 _LOAD = 64
@@ -82,7 +81,7 @@ class Reader:
         try:
             answer = await self._conn.api(f"STREAM.MSG.GET.{self._stream}", {"seq": seq, "next_by_subj": subject})
         except Refused as error:
-            if error.err_code == _NOT_FOUND:
+            if error.is_not_found:
                 return None
             raise
         return _message(answer["message"])

@@ -20,7 +20,6 @@ __all__ = ["Found", "OutOfStep", "Stored", "fetch", "publish", "wire_bytes"]
 # JetStream's own numbers for why it refuses.
 _TOO_LARGE = (10054, 10097)  # the message; its headers
 _OUT_OF_STEP = (10071, 10164)
-_NOTHING_THERE = 10037
 # A subject shares one protocol line of 4096 bytes with the reply's subject and two lengths; a longer line costs the
 # connection. The headers of a stored message have 64 KiB.
 _MAX_SUBJECT_BYTES = 3_900
@@ -109,7 +108,7 @@ async def fetch(connection: Connection, stream: str, *, seq: int = 0, subject: s
     try:
         answer = await connection.api(f"STREAM.MSG.GET.{stream}", request)
     except Refused as error:
-        if error.err_code == _NOTHING_THERE:
+        if error.is_not_found:
             return None
         raise Unavailable(f"read from stream {stream}: {error.description}") from error
     raw = answer["message"]
