@@ -15,18 +15,29 @@ from pathlib import Path
 from typing import Any
 
 from stream_child import Child
-from stream_reference import Outcome, Sent, count, hopping, judge, judge_any_cut, session, sliding
-from stream_world import PUBLISHED_AT_A_TIME, RESULTS, Publisher, World
+from stream_reference import Hopping, Outcome, Sent, count, judge, judge_any_cut, session, sliding
+from stream_world import PUBLISHED_AT_A_TIME, RESULTS, SUBJECT, Publisher, World
 from waiting import eventually
 
 __all__ = ["TASKS", "Task", "storm", "values"]
 
 KEYS = 12
-# By how much a message's own time may be off; some are off by more, and late.
+# By how much a message's own time may be off; some are off by more, and late: by so much that all windows which they
+# could open are over, even by what a record tells of a key's time, and so differently that a window is corrected again
+# when the message of its first correction is long acknowledged.
 JITTER = 0.5
 LATENESS = 2.0
+LATE_PER_SECOND = 2.0
+LATE_BY = (12.0, 17.0)
+# Another clock ticks so seldom that its windows are closed for having waited long enough, and who comes then is late.
+# Of some keys there is silence again and again, in which only the broker's clock can say so.
+TICK = 1.5
+SELDOM = ("k0", "k3")
 # Who is killed, how often. A consumer that dies while another is away has work in flight, whatever the moment.
 VICTIMS = {("consumer",): 3, ("broker",): 2, ("model",): 1, ("broker", "consumer"): 2, ("model", "consumer"): 2}
+
+# How many kills between two words about them.
+TOLD_EVERY = 10
 
 Judge = Callable[[list[Sent], Outcome], list[str]]
 
@@ -54,10 +65,13 @@ def task(judge: Judge, name: str, window: str, **table: Any) -> Task:
 
 
 DATABASE = "results.db"
+SQL = f"sql:sqlite:///{DATABASE}#results"
 # A window that only the data closes waits longer than any test takes.
 FOR_EVER = "max_wait=1h"
 
 COUNTED = partial(judge, reference=count(16))
+
+_IN_TIME = f"lateness={LATENESS:g}s,{FOR_EVER}"
 
 TASKS = [
     task(
@@ -68,18 +82,45 @@ TASKS = [
     ),
     task(partial(COUNTED, bad=True), "keyed", f"count:16,{FOR_EVER}", version="strict"),
     task(COUNTED, "fenced", f"count:16,{FOR_EVER}", sinks=["nats-fenced:results.fenced.{key}"]),
-    task(COUNTED, "sql", f"count:16,{FOR_EVER}", sinks=[f"sql:sqlite:///{DATABASE}#results"]),
-    task(partial(judge, reference=sliding(12, 5)), "sliding", f"sliding:12:5,{FOR_EVER}"),
-    task(partial(judge, reference=hopping(1.0, 1.0)), "stored", "tumbling:1s,lateness=1s"),
+    task(COUNTED, "sql", f"count:16,{FOR_EVER}", sinks=[SQL]),
     task(
-        partial(judge, reference=hopping(2.0, 2.0, LATENESS, own_time=True)),
-        *("own", f"tumbling:2s,lateness={LATENESS:g}s,{FOR_EVER}"),
+        partial(judge, reference=count(48, early=20), reasons=("early", "full")),
+        *("early", f"count:48,early=20,{FOR_EVER}"),
+        sinks=["nats-fenced:results.early.{key}"],
+    ),
+    task(partial(judge, reference=sliding(12, 5)), "sliding", f"sliding:12:5,{FOR_EVER}"),
+    task(partial(judge, reference=Hopping(1.0, 1.0)), "stored", "tumbling:1s,lateness=1s"),
+    task(
+        partial(judge, reference=Hopping(2.0, 2.0, LATENESS, own="t")),
+        *("own", f"tumbling:2s,{_IN_TIME}"),
         time="field:t",
     ),
     task(
-        partial(judge, reference=hopping(3.0, 1.0, LATENESS, own_time=True)),
-        *("hopping", f"hopping:3s:1s,lateness={LATENESS:g}s,{FOR_EVER}"),
+        partial(judge, reference=Hopping(3.0, 1.0, LATENESS, own="t")),
+        *("hopping", f"hopping:3s:1s,{_IN_TIME}"),
         time="field:t",
+    ),
+    task(
+        partial(judge, reference=Hopping(2.0, 2.0, LATENESS, own="t", amend=True), reasons=("time", "amended")),
+        *("amended", f"tumbling:2s,late=amend,{_IN_TIME}"),
+        time="field:t",
+    ),
+    task(
+        partial(
+            judge,
+            reference=Hopping(3.0, 1.0, LATENESS, own="t", amend=True, early=40),
+            reasons=("early", "time", "amended"),
+        ),
+        *("revised", f"hopping:3s:1s,late=amend,early=40,{_IN_TIME}"),
+        time="field:t",
+        sinks=[SQL],
+    ),
+    task(
+        partial(judge, reference=Hopping(0.125, 0.125, 0.125, 0.25, own="tick", keys=SELDOM), reasons=("idle",)),
+        *("silent", "tumbling:125ms,lateness=125ms,max_wait=250ms"),
+        time="field:tick",
+        subjects=[f"{SUBJECT}.{key}" for key in SELDOM],
+        dead_letters={"max_ratio": 1.0},
     ),
     task(partial(judge, reference=session(0.4)), "session", f"session:400ms,lateness=1s,{FOR_EVER}"),
     task(partial(judge_any_cut, sizes=(64,)), "idle", "count:64,max_wait=300ms"),
@@ -93,17 +134,26 @@ def values(number: int, rate: float, dice: random.Random) -> Iterator[dict[str, 
     for at in range(number):
         # A few keys speak at a time, for a third of a second or so, and then are silent.
         shift = int(at / rate * 3)
-        late = 30.0 if dice.random() < 0.003 else 0.0
+        now = begin + at / rate
+        late = dice.choice(LATE_BY) if dice.random() < LATE_PER_SECOND / rate else 0.0
         yield {
             "n": at,
             "k": f"k{(shift * 5 + dice.choice((0, 1, 4))) % KEYS}",
-            "t": begin + at / rate + dice.uniform(-JITTER, JITTER) - late,
+            "t": now + dice.uniform(-JITTER, JITTER) - late,
+            "tick": now // TICK * TICK,
             "v": dice.randrange(1_000_000),
             **({"bad": True} if dice.random() < 0.003 else {}),
         }
 
 
-def storm(world: World, dice: random.Random, messages: int, kills: int, rate: float) -> str:
+def storm(
+    world: World,
+    dice: random.Random,
+    messages: int,
+    kills: int,
+    rate: float,
+    say: Callable[[str], object] = print,
+) -> None:
     """Kill and restart while messages are published; returns when all that was published is done with.
 
     Args:
@@ -112,15 +162,18 @@ def storm(world: World, dice: random.Random, messages: int, kills: int, rate: fl
         messages: How many.
         kills: How many.
         rate: Messages per second.
-
-    Returns:
-        What happened, in a line.
+        say: Told now and then how far it is.
     """
     processes = {"model": world.model, "consumer": start(world, *TASKS)}
     whens = sorted(dice.uniform(0.04, 0.96) * messages for _ in range(kills))
     victims = dice.choices(list(VICTIMS), list(VICTIMS.values()), k=kills)
+    begin = time.monotonic()
+
+    def tell(what: str) -> None:
+        say(f"{time.monotonic() - begin:.0f} s: {what}")
+
     publisher = world.publisher(values(messages, rate, dice), rate)
-    for when, who in zip(whens, victims, strict=True):
+    for number, (when, who) in enumerate(zip(whens, victims, strict=True), 1):
         eventually(lambda when=when: publisher.done >= when or not publisher.running, messages / rate + 60)
         if "consumer" in who and dice.random() < 0.75:
             # Most are to die at work, and not while they start.
@@ -131,13 +184,14 @@ def storm(world: World, dice: random.Random, messages: int, kills: int, rate: fl
             world.after(dice.uniform(0.0, 0.5))
         for name in who:
             (world.broker if name == "broker" else processes[name]).start()
+        if number % TOLD_EVERY == 0:
+            tell(f"{number} of {kills} kills, {publisher.done} of {messages} messages")
     publisher.wait()
-    begin = time.monotonic()
+    killed = ", ".join(f"{count} × {' and '.join(who)}" for who, count in Counter(victims).items())
+    tell(f"all {messages} messages published, killed {killed}")
     # What could not be done between the kills is done now.
     drain(world, processes["consumer"], *TASKS, bound=60 + messages / 300)
-    took = time.monotonic() - begin
-    killed = ", ".join(f"{count} × {' and '.join(who)}" for who, count in Counter(victims).items())
-    return f"{messages} messages, killed {killed}, another {took:.0f} s until all was done"
+    tell(f"all done, {world.messages(RESULTS)} results of {len(TASKS)} tasks and those in the database")
 
 
 def kill(world: World, processes: dict[str, Child], name: str) -> None:
@@ -188,9 +242,11 @@ def finish(world: World, *tasks: Task, bound: float = 60.0) -> None:
 
 
 def contradictions(world: World, *tasks: Task) -> list[str]:
-    """What is wrong with the outcome of each task."""
+    """Say what is wrong with the outcome of each task; printed, too, since an assertion shows only some of it."""
     sent = world.sent()
-    return [f"{task.name}: {complaint}" for task in tasks for complaint in task.judge(sent, task.outcome(world))]
+    found = [f"{task.name}: {complaint}" for task in tasks for complaint in task.judge(sent, task.outcome(world))]
+    print(*found, sep="\n")
+    return found
 
 
 def rows(database: Path, task: str) -> list[dict[str, Any]]:

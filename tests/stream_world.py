@@ -30,7 +30,7 @@ from waiting import BOUND
 
 from aipod.stream.dev import DevServer
 
-__all__ = ["Publisher", "World", "throw_dice"]
+__all__ = ["PUBLISHED_AT_A_TIME", "RESULTS", "SUBJECT", "Publisher", "World", "throw_dice"]
 
 T = TypeVar("T")
 

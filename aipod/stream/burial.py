@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
-from aipod.errors import AipodError
+from aipod.stream.errors import TaskStopped
 from aipod.stream.message import Message
 from aipod.stream.retry import Retry
 from aipod.stream.statistics import Statistics
 
-__all__ = ["Burial", "Letters", "Limits", "TaskStopped"]
+__all__ = ["Burial", "Letters", "Limits"]
 
 # Published at once, where a whole window goes.
 _TOGETHER = 64
@@ -26,16 +26,6 @@ _TOGETHER = 64
 _LOG_SECONDS = 10.0
 
 _log = logging.getLogger("aipod.stream")
-
-
-class TaskStopped(AipodError):
-    """The task has stopped for good, until it is changed or its process is started again."""
-
-    status = "FAILED_PRECONDITION"
-
-    def __init__(self, task: str, reason: str) -> None:
-        super().__init__(f"task {task!r} has stopped: {reason}")
-        self.task = task
 
 
 class Letters(Protocol):

@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream.broker.connection import Connection
-from aipod.stream.broker.failures import Refused
+from aipod.stream.errors import NoTaker, Refused, TooLarge
 from aipod.stream.letters import DeadLetter, read_letter, write_letter
 from aipod.stream.message import Message
-from aipod.stream.sinks.interface import TooLarge
-from aipod.stream.sinks.publishing import fetch, publish
+from aipod.stream.origin import mark_of
+from aipod.stream.sinks.publishing import addressed, fetch, publish, wire_bytes
 from aipod.stream.sinks.streams import find_stream
 from aipod.stream.tasks.subjects import overlap
 
@@ -89,7 +89,8 @@ class DeadLetters:
         await self._open_once()
         limit = self._connection.nc.max_payload
         for _ in range(2):
-            headers, data = write_letter(message, self._task, self._source, reason, error, limit, self._origin)
+            room = limit - wire_bytes(addressed(self._stream, {})) + wire_bytes({})
+            headers, data = write_letter(message, self._task, self._source, reason, error, room, self._origin)
             try:
                 await publish(self._connection, self._stream, self._subject, data, headers)
                 return
@@ -104,9 +105,10 @@ class DeadLetters:
         """Count the letters on the subject.
 
         Raises:
-            Unavailable: The broker is away, or there is no stream.
+            Unavailable: The broker is away.
         """
-        await self._open_once()
+        if not await self._is_there():
+            return 0
         info = await self._info({"subjects_filter": self._subject})
         return sum((info["state"].get("subjects") or {}).values())
 
@@ -118,9 +120,10 @@ class DeadLetters:
             subject: Only messages that came from such subjects; wildcards are allowed.
 
         Raises:
-            Unavailable: The broker is away, or there is no stream.
+            Unavailable: The broker is away.
         """
-        await self._open_once()
+        if not await self._is_there():
+            return
         last: int = (await self._info())["state"]["last_seq"]
         seq = 1
         while limit is None or limit > 0:
@@ -137,51 +140,75 @@ class DeadLetters:
         """Publish messages again where they came from, as they were, and remove their letters; how many it were.
 
         May be interrupted at any point and begun anew: a message that was put back, and whose letter was not removed
-        any more, is put back once, as long as the source's dedup window lasts.
+        any more, is put back once, as long as the source's dedup window lasts. The letter of one that cannot be put
+        back stays, and the log says why.
 
         Args:
-            limit: At most so many letters.
+            limit: At most so many.
             subject: Only messages that came from such subjects; wildcards are allowed.
 
         Raises:
             Unavailable: The broker or a stream is away; what was put back stays so.
             ConfigError: The stream does not let its messages be removed.
         """
-        await self._open_once()
+        if not await self._is_there():
+            return 0
         if self._deny_delete:
             raise ConfigError([f"stream {self._stream!r} denies removal, so a replay would never end; allow it"])
+        # One that is made anew counts its letters from 1 again, and the source remembers the ids of the old ones.
+        mark = mark_of(f"{self._stream}@{(await self._info())['created']}")
         done = 0
-        async with aclosing(self.list(limit, subject)) as letters:
+        async with aclosing(self.list(subject=subject)) as letters:
             async for letter in letters:
-                done += await self._put_back(letter)
+                if done == limit:
+                    break
+                done += await self._put_back(letter, mark)
         return done
 
-    async def _put_back(self, letter: DeadLetter) -> bool:
+    async def _put_back(self, letter: DeadLetter, mark: str) -> bool:
         headers, data = letter.headers, letter.data
         if letter.left_out:
             original = await fetch(self._connection, letter.stream, seq=letter.sequence)
             if original is None:
-                _LOG.warning(
-                    "message %d of stream %s was too large to be kept, and is gone there",
-                    letter.sequence,
-                    letter.stream,
-                )
+                _keep(letter, "was too large to be kept, and is gone there")
                 return False
             headers, data = dict(original.headers), original.data
         headers = {name: value for name, value in headers.items() if not name.lower().startswith("nats-")}
-        headers["Nats-Msg-Id"] = f"replay/{quote(self._stream, safe='')}/{letter.seq}"
-        await publish(self._connection, letter.stream, letter.subject, data, headers)
+        headers["Nats-Msg-Id"] = f"replay/{quote(self._stream, safe='')}/{letter.seq}{mark}"
+        try:
+            stored = await publish(self._connection, letter.stream, letter.subject, data, headers)
+        except TooLarge as error:  # by what is added to it
+            _keep(letter, f"is too large to be put back: it has {error.size} bytes then, and at most {error.limit} fit")
+            return False
+        if stored.duplicate and not await self._is_back(letter, stored.seq, data):
+            _keep(letter, f"is not put back: the stream takes it for message {stored.seq}, which is another")
+            return False
+        await self._remove(letter)
+        return not stored.duplicate
+
+    async def _is_back(self, letter: DeadLetter, seq: int, data: bytes) -> bool:
+        """Whether an earlier replay has put a message back as that one; it may have been removed since."""
+        there = await fetch(self._connection, letter.stream, seq=seq)
+        return there is None or (there.subject, there.data) == (letter.subject, data)
+
+    async def _remove(self, letter: DeadLetter) -> None:
         try:
             await self._connection.api(f"STREAM.MSG.DELETE.{self._stream}", {"seq": letter.seq, "no_erase": True})
         except (Refused, Unavailable):
             # Another replay may have been faster.
             if await fetch(self._connection, self._stream, seq=letter.seq) is not None:
                 raise
-        return True
 
     async def _open_once(self) -> None:
         if not self._stream:
             await self.open()
+
+    async def _is_there(self) -> bool:
+        try:
+            await self._open_once()
+        except NoTaker:  # there never was a letter
+            return False
+        return True
 
     async def _info(self, request: dict[str, str] | None = None) -> dict[str, Any]:
         try:
@@ -189,3 +216,7 @@ class DeadLetters:
         except Refused as error:
             self._stream = ""
             raise Unavailable(str(error)) from error
+
+
+def _keep(letter: DeadLetter, why: str) -> None:
+    _LOG.warning("message %d of stream %s %s; its letter stays", letter.sequence, letter.stream, why)

@@ -17,16 +17,15 @@ _AGAIN = 1.0
 
 
 async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:
-    """Cancel tasks until they have ended; what they end with is nobody's."""
+    """Cancel tasks until they have ended; what they end with is nobody's, also if nobody waits for that to the end."""
     tasks = set(tasks)
+    for task in tasks:  # those that have ended before, too
+        task.add_done_callback(_forget)
     left = {task for task in tasks if not task.done()}
     while left:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=_AGAIN)
-    for task in tasks:  # those that had ended before, too
-        if not task.cancelled():
-            task.exception()  # or it would be logged as never retrieved
 
 
 async def first_of(*coroutines: Coroutine[Any, Any, Any]) -> None:
@@ -39,3 +38,8 @@ async def first_of(*coroutines: Coroutine[Any, Any, Any]) -> None:
     for task in tasks:
         if task in done:
             task.result()
+
+
+def _forget(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # or it would be logged as never retrieved

@@ -21,13 +21,15 @@ from typing import Protocol
 from zlib import crc32
 
 from aipod.stream.burial import Burial
+from aipod.stream.errors import Unreadable, Unwritable
+from aipod.stream.inference import Inference
 from aipod.stream.message import Message
 from aipod.stream.operator import Operator
-from aipod.stream.recording import Recording, Unwritable
-from aipod.stream.result import Ranges, Recorded, expand
+from aipod.stream.recording import Recording
+from aipod.stream.result import Identity, Ranges, Recorded, expand
 from aipod.stream.statistics import Statistics
 from aipod.stream.tasks import StreamTask
-from aipod.stream.tasks.unreadable import Unreadable
+from aipod.stream.tasks.source import PRESSURE
 from aipod.stream.windows import Ahead, Closed, Done, Late, Outcome, Window, Windower
 from aipod.stream.windows.spec import COUNTED
 
@@ -43,8 +45,8 @@ _SLACK = 5.0
 # What is stored at an instant may be counted by the broker a moment later.
 _MARGIN = 0.05
 _NAP = 0.02
-# What part of the bounds may be taken up by open windows, and what part of that is given back under pressure.
-_PRESSURE, _RELIEF = 0.9, 0.25
+# What part of what open windows hold is given back under pressure.
+_RELIEF = 0.25
 
 
 def partition_of(key: str, partitions: int) -> int:
@@ -71,9 +73,10 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """What the pipeline has put together for a feed.
+    """What a feed works with: where messages come from, and what becomes of them.
 
     Attributes:
+        origin: The stream that messages are of, as :mod:`aipod.stream.origin` names it; "" for none.
         recalled: The last position in the windower's history; -1 if there is none.
         unacknowledged: Asks the broker how many messages are delivered and not acknowledged.
         fetch: Reads messages again, from the stream, by position; those that are gone are not in the answer.
@@ -81,17 +84,22 @@ class Parts:
 
     intake: Source
     windower: Windower
-    operator: Operator
+    inference: Inference
     recording: Recording
     burial: Burial
     statistics: Statistics
-    recalled: int
     unacknowledged: Callable[[], Awaitable[int]]
     fetch: Callable[[Ranges], Awaitable[list[Message]]]
+    origin: str = ""
+    recalled: int = -1
 
 
 class Feed:
-    """One partition of a task at work. Cancelled at any moment it loses nothing: what is not done comes again."""
+    """One partition of a task at work. Cancelled at any moment it loses nothing: what is not done comes again.
+
+    Attributes:
+        operator: Where windows go; to be closed by whoever made the feed.
+    """
 
     def __init__(self, task: StreamTask, partition: int, parts: Parts) -> None:
         self._task = task
@@ -101,12 +109,22 @@ class Feed:
         self._intake = parts.intake
         self._windower = parts.windower
         self._statistics = parts.statistics
+        self.operator = Operator(
+            task.name,
+            parts.inference,
+            parts.recording,
+            parts.burial,
+            self._recorded,
+            parts.statistics,
+            task.model.concurrency,
+            parts.origin,
+        )
         # A message that comes after its window's time is late, if the window has one: so the time must be certain.
         self._margin = 0.0 if task.window.kind in COUNTED else _MARGIN
         self._nap = 0.0
         self._forgotten, self._forget_at = -1, 0.0
         self._done: list[int] = []
-        self._supplied: dict[tuple[str, str, int], Unwritable | None] = {}
+        self._supplied: dict[Identity, Unwritable | None] = {}
 
     async def run(self, *, once: bool = False) -> None:
         """Go on for ever, or, if ``once``, until all that was there has become results.
@@ -115,13 +133,13 @@ class Feed:
             AipodError: What the operator or the burial cannot go on with.
         """
         while True:
-            batch = await self._intake.get(self._patience(once))
+            batch = await self._next(self._patience(once))
             if batch:
                 await self._take(batch)
             elif once and self._intake.caught_up and await self._intake.settled() is not None:
                 await self._settle(self._windower.flush())
                 self._acknowledge()
-                await self._parts.operator.drain()
+                await self.operator.drain()
                 return await self._see_acknowledged()
             await self._pass_time()
             await self._relieve()
@@ -141,25 +159,48 @@ class Feed:
             if await self._parts.unacknowledged() <= self._intake.held_messages:
                 return
 
+    async def _next(self, patience: float | None) -> list[Message]:
+        """Get what there is to be taken in; [] after ``patience`` seconds, or when something else is to be done."""
+        if not (self._is_full and self.operator.in_flight):
+            return await self._intake.get(patience)
+        # It may be that nothing comes any more before what is in flight has given back what it holds.
+        batch = await self._intake.get(0.0)
+        if not batch:
+            await self.operator.movement(_GLANCE if patience is None else min(patience, _GLANCE))
+        return batch
+
     async def _take(self, batch: Sequence[Message]) -> None:
-        self._parts.burial.passed(len(batch))
-        self._statistics.messages += len(batch)
-        partitions, feed = self._task.partitions, self._windower.feed
-        size = 0
-        for number, message in enumerate(batch, 1):
-            size += len(message.data)
+        for first in range(0, len(batch), _TURN):
+            piece = batch[first : first + _TURN]
+            ours = self._ours(piece)
+            # All at once, and before any of them is buried: so many of so many are too many.
+            self._parts.burial.passed(len(ours))
+            self._statistics.messages += len(ours)
+            self._statistics.bytes += sum([len(message.data) for message, _ in ours])
+            for message, error in ours:
+                if error is not None:
+                    await self._unreadable(message, error)
+                elif outcomes := self._windower.feed(message):
+                    await self._settle(outcomes)
+            if len(piece) == _TURN:
+                await asyncio.sleep(0)
+
+    def _ours(self, messages: Sequence[Message]) -> list[tuple[Message, Unreadable | None]]:
+        """Read messages, and pass over those of other partitions; with the others, why they cannot be read, if so."""
+        partitions, ours = self._task.partitions, []
+        for message in messages:
+            error, whose = None, self._partition
             try:
                 self._read(message)
-            except Unreadable as error:
-                await self._unreadable(message, error)
-                continue
-            if partitions > 1 and partition_of(message.key, partitions) != self._partition:
+                if partitions > 1:
+                    whose = partition_of(message.key, partitions)
+            except Unreadable as unreadable:
+                error, whose = unreadable, 0  # nobody can tell
+            if whose == self._partition:
+                ours.append((message, error))
+            else:
                 self._done.append(message.seq)
-            elif outcomes := feed(message):
-                await self._settle(outcomes)
-            if number % _TURN == 0:
-                await asyncio.sleep(0)
-        self._statistics.bytes += size
+        return ours
 
     async def _settle(self, outcomes: Iterable[Outcome]) -> None:
         for outcome in outcomes:
@@ -167,7 +208,7 @@ class Feed:
                 self._acknowledge()
                 self._statistics.windows += 1
                 self._statistics.window_messages.add(len(outcome.window.messages))
-                await self._parts.operator.submit(outcome.window)
+                await self.operator.submit(outcome.window)
             elif isinstance(outcome, Done):
                 if outcome.recorded is not None:
                     await self._supply(outcome.recorded, outcome.message)
@@ -187,8 +228,12 @@ class Feed:
 
     def _finish(self, message: Message) -> None:
         # It can be in a window that is closed and not recorded yet.
-        if not self._parts.operator.after(message.key, message.seq):
+        if not self.operator.after(message.key, message.seq):
             self._done.append(message.seq)
+
+    def _recorded(self, seqs: Sequence[int], window: Window) -> None:
+        self._intake.done(seqs)
+        self._statistics.latency_seconds.add(max(0.0, self._intake.now() - window.messages[-1].stored))
 
     def _acknowledge(self) -> None:
         if self._done:
@@ -198,7 +243,7 @@ class Feed:
     async def _supply(self, recorded: Recorded, member: Message) -> None:
         """See to it that the other sinks have a recorded window; what they will never take is buried, as it was to be
         when the window was recorded."""
-        identity = (recorded.key, recorded.id, recorded.revision)
+        identity = recorded.identity
         if identity not in self._supplied:
             self._supplied[identity] = None
             try:
@@ -210,10 +255,8 @@ class Feed:
             await self._parts.burial.bury([member], str(refused), refused.__cause__)
 
     async def _unreadable(self, message: Message, error: Unreadable) -> None:
-        # Nobody can tell which partition's it is: the first one's.
-        if self._partition == 0:
-            self._statistics.unreadable += 1
-            await self._parts.burial.bury([message], str(error), error)
+        self._statistics.unreadable += 1
+        await self._parts.burial.bury([message], str(error), error)
         self._done.append(message.seq)
 
     async def _ahead(self, outcome: Ahead) -> None:
@@ -229,13 +272,14 @@ class Feed:
         message, policy = outcome.message, self._task.window.late
         self._statistics.late += 1
         # Until the close that it is late for is recorded, a crash may still undo it.
-        await self._parts.operator.landed(message.key)
+        await self.operator.landed(message.key)
         if policy == "amend" and outcome.recorded is not None and await self._amend(message, outcome.recorded):
             pass
         elif policy != "drop":
             window = f"window {outcome.recorded.id}" if outcome.recorded is not None else "its window"
             await self._parts.burial.bury([message], f"it came after {window} of key {message.key!r} was closed")
         if outcome.settled:
+            self._parts.inference.forget([message.seq])
             self._finish(message)
 
     async def _amend(self, message: Message, recorded: Recorded) -> bool:
@@ -257,11 +301,11 @@ class Feed:
             revision=recorded.revision + 1,
             releases=(),
             watermark=message.time,
-            final=True,
+            amends=recorded,
         )
-        # The next late one amends this one, so it has to be recorded first.
-        flight = await self._parts.operator.submit(window)
-        await flight.landed.wait()
+        # Only what is recorded can be amended by the next late one, and lets this one be acknowledged.
+        flight = await self.operator.submit(window)
+        await self.operator.settled(flight)
         if flight.recorded is not None:
             self._windower.amended(flight.recorded)
         return True
@@ -287,14 +331,18 @@ class Feed:
         self._nap = 0.0 if now >= deadline else _NAP
         await self._settle(self._windower.advance(now))
 
+    @property
+    def _is_full(self) -> bool:
+        source, intake = self._task.source, self._intake
+        taken = max(intake.held_messages / source.max_ack_pending, intake.held_bytes / source.max_bytes)
+        return taken >= PRESSURE
+
     async def _relieve(self) -> None:
         """Where open windows hold all that may be held, nothing more can come to close them: then close some early."""
-        source, intake = self._task.source, self._intake
-        full = max(intake.held_messages / source.max_ack_pending, intake.held_bytes / source.max_bytes)
-        if full < _PRESSURE or not self._windower.open_messages or self._parts.operator.in_flight:
+        if not self._is_full or not self._windower.open_messages or self.operator.in_flight:
             return
         if self._task.pressure == "pause" and not self._margin:
             # They are closed by their age. Others would come after their windows, which must stay open for them.
-            await self._settle(self._windower.advance(intake.now()))
+            await self._settle(self._windower.advance(self._intake.now()))
         else:
             await self._settle(self._windower.relieve(max(1, int(self._windower.open_messages * _RELIEF))))

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 from aipod.errors import AipodError, ConfigError, ModelError
+from aipod.rpc.client import AsyncAIClient
 from aipod.stream.burial import Burial
 from aipod.stream.message import Message
+from aipod.stream.pauses import Pauses
 from aipod.stream.poison import isolate
-from aipod.stream.retry import Retry, is_inputs, is_of_the_whole
+from aipod.stream.retry import FIRST_PAUSE, LONGEST_PAUSE, Retry, is_inputs, is_of_the_whole
 from aipod.stream.statistics import Statistics
+from aipod.stream.tasks.model import ModelSpec
 from aipod.stream.windows import Window
 
-__all__ = ["Inference", "Predict", "Prepare"]
+__all__ = ["Inference", "Predict", "Prepare", "model_of"]
 
 # Both raise errors of our tree: see aipod.stream.retry for what which of them means.
 Predict = Callable[[dict[str, Any]], Awaitable[Any]]
 Prepare = Callable[[Window], dict[str, Any]]
+
+
+@asynccontextmanager
+async def model_of(spec: ModelSpec) -> AsyncIterator[Predict]:
+    """Give the way to a task's model."""
+    client = AsyncAIClient(spec.address, spec.version, spec.timeout)
+    # Trying again is ours: without end, and with longer pauses.
+    calling = client.options(retry=0)
+
+    async def predict(arguments: dict[str, Any]) -> Any:
+        return await calling.predict(**arguments)
+
+    try:
+        yield predict
+    finally:
+        await client.close()
 
 
 class Inference:
@@ -58,21 +79,31 @@ class Inference:
             AipodError: Neither is the input to blame nor will it pass; see :mod:`aipod.stream.retry`.
         """
         members: Sequence[Message] = window.messages
+        refused: set[int] = set()
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
-            if self._poison:
-                members = [message for message in members if message.seq not in self._poison]
+            if self._poison or refused:
+                members = [one for one in members if one.seq not in self._poison and one.seq not in refused]
             if not members:
                 return (), None
             error, value = await self._ask(window, members)
             if error is None:
                 return members, value
-            await self._bury(window, members, error)
+            guilty = await self._guilty(window, members, error)
+            if guilty:
+                refused.update(message.seq for message, _ in guilty)
+                await self._bury(window, guilty)
+            else:
+                await asyncio.sleep(pauses.next())  # it was the model's trouble, and is over
 
     def forget(self, released: Iterable[int]) -> None:
         """Take note that these positions are in no window any more."""
         self._poison.difference_update(released)
 
-    async def _bury(self, window: Window, members: Sequence[Message], error: AipodError) -> None:
+    async def _guilty(
+        self, window: Window, members: Sequence[Message], error: AipodError
+    ) -> list[tuple[Message, AipodError]]:
+        """List who is to blame for an error, and what was said of each; nobody if they all pass now."""
         found = 0
 
         async def probe(subset: Sequence[Message]) -> AipodError | None:
@@ -83,8 +114,9 @@ class Inference:
                 self._burial.afford(found)  # if these are too many already, the others need not be found
             return why
 
-        guilty = await isolate(members, error, probe, singly=is_of_the_whole(error))
-        if not guilty:
+        singly = is_of_the_whole(error)
+        guilty = await isolate(members, error, probe, singly=singly)
+        if not guilty and singly:
             # Nobody's fault but the task's: to bury them would lose what smaller windows can use.
             raise ConfigError(
                 [
@@ -92,10 +124,14 @@ class Inference:
                     "make the windows smaller (size, max_messages), or give the model columns"
                 ]
             )
-        for position, why in guilty.items():
-            message = members[position]
+        return [(members[position], why) for position, why in guilty.items()]
+
+    async def _bury(self, window: Window, guilty: Sequence[tuple[Message, AipodError]]) -> None:
+        shared = {message.seq for message in window.unsettled([message for message, _ in guilty])}
+        for message, why in guilty:
             if message.seq not in self._poison:  # another window that holds it may have been quicker
-                self._poison.add(message.seq)
+                if message.seq in shared:
+                    self._poison.add(message.seq)
                 await self._burial.bury([message], f"the model does not take it: {why}", why)
                 self._statistics.poison += 1
 

@@ -1,8 +1,9 @@
 """Keeps one partition of one task running: begun anew when it fails, with growing pauses.
 
 What failed may have been mended meanwhile (a password, a table, a missing stream), so every error is tried again, a
-minute apart at most. Only :class:`~aipod.stream.burial.TaskStopped` is final: the task stays stopped until it is
-changed, or the process is started again, since to go on would lose messages into the dead letters.
+minute apart at most. Only :class:`~aipod.stream.errors.TaskStopped` and :class:`~aipod.stream.errors.LostEnd` are
+final: the task stays stopped until it is changed, or the process is started again, since to go on would lose messages,
+into the dead letters or for good.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from typing import Any, Literal
 from aipod.errors import AipodError
 from aipod.stream import pipeline
 from aipod.stream.broker.connection import Connect, Connection
-from aipod.stream.burial import TaskStopped
+from aipod.stream.errors import LostEnd, TaskStopped
 from aipod.stream.notice import Notice
+from aipod.stream.pauses import Pauses
 from aipod.stream.pipeline import BUCKET, Pipeline, logger_of
 from aipod.stream.quota import Quota
 from aipod.stream.statistics import Statistics
-from aipod.stream.supervisor import Pauses
 from aipod.stream.tasks import StreamTask
 
 __all__ = ["Keeper", "State"]
@@ -83,17 +84,19 @@ class Keeper:
                 await self._run()
                 self._enter("done")
                 return
-            except TaskStopped as error:
+            except (TaskStopped, LostEnd) as error:
                 await self._fail("stopped", error)
                 if self._once:
                     raise
                 await asyncio.Event().wait()
             except Exception as error:
-                await self._fail("failed", error)
                 if self._once:
+                    await self._fail("failed", error)
                     raise
+                pause = self._pauses.next(time.monotonic() - began)
+                await self._fail("failed", error, f"; trying again in {pause:.1f} s")
             self.statistics.restarts += 1
-            await asyncio.sleep(self._pauses.after(time.monotonic() - began))
+            await asyncio.sleep(pause)
 
     def as_dict(self) -> dict[str, Any]:
         return {"state": self.state, "problem": self.problem, **self.statistics.as_dict()}
@@ -117,10 +120,10 @@ class Keeper:
         finally:
             await self._notice.settle()
 
-    async def _fail(self, state: State, error: Exception) -> None:
+    async def _fail(self, state: State, error: Exception, more: str = "") -> None:
         # What is not of our tree is a bug, of ours or of a user's function, and its traceback is wanted.
         trace = None if isinstance(error, AipodError) else error
-        logger_of(self.task, self.partition).error("%s: %s", state, error, exc_info=trace)
+        logger_of(self.task, self.partition).error("%s: %s%s", state, error, more, exc_info=trace)
         problem = str(error) or type(error).__name__
         if self._notice is not None:  # first, since a process whose last task has stopped ends with that
             await self._notice.put_up(state, problem)

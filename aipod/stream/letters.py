@@ -24,6 +24,7 @@ _PRINTABLE = "".join(chr(code) for code in range(32, 127) if chr(code) != "%")
 _PLAIN = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?|")
 _NAME = re.compile(r"[!-9;-~]+")
 _OURS = ("aipod-", "original-")
+_LEFT_OUT = "Aipod-Left-Out"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class DeadLetter:
 def write_letter(
     message: Message, task: str, stream: str, reason: str, error: BaseException | None, max_bytes: int, origin: str = ""
 ) -> tuple[dict[str, str], bytes]:
-    """Write a dead letter of at most ``max_bytes``: headers and payload.
+    """Write a dead letter of at most ``max_bytes`` on the wire: headers and payload.
 
     Args:
         origin: The stream as :mod:`aipod.stream.origin` names it.
@@ -84,11 +85,11 @@ def write_letter(
     if wire_bytes(theirs) > _MAX_HEADER_BYTES or (theirs and wire_bytes({**ours, **theirs}, data) > max_bytes):
         theirs = {}
         left_out.append("headers")
-    if wire_bytes(ours, data) + 64 > max_bytes:
+    if wire_bytes({**ours, _LEFT_OUT: "headers,data"} if left_out else ours, data) > max_bytes:
         data = b""
         left_out.append("data")
     if left_out:
-        ours["Aipod-Left-Out"] = ",".join(left_out)
+        ours[_LEFT_OUT] = ",".join(left_out)
     return {**theirs, **ours}, data
 
 

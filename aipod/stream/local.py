@@ -14,29 +14,32 @@ import datetime
 import json
 import logging
 import math
+import os
 import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from aipod.errors import ConfigError
-from aipod.rpc.client import AsyncAIClient
 from aipod.stream.burial import Burial
+from aipod.stream.ending import first_of
 from aipod.stream.feed import Feed, Parts
-from aipod.stream.inference import Inference
+from aipod.stream.inference import Inference, model_of
 from aipod.stream.message import Message
-from aipod.stream.operator import Operator
 from aipod.stream.recording import Recording
 from aipod.stream.result import Members, Ranges
 from aipod.stream.retry import Retry
 from aipod.stream.sinks.interface import Record
 from aipod.stream.sinks.opening import open_sink
+from aipod.stream.sinks.thread import SinkThread
 from aipod.stream.statistics import Statistics
 from aipod.stream.tasks import StreamTask
-from aipod.stream.windows import Window, Windower
+from aipod.stream.windows import Windower
 
 __all__ = ["run_file"]
 
@@ -46,6 +49,8 @@ T = TypeVar("T")
 
 _FIELDS = frozenset({"data", "subject", "headers", "stored"})
 _BATCH = 256
+# What has no end must not fill the memory before anybody sees that it is no file of messages.
+_LONGEST_LINE = 128 << 20
 
 
 def run_file(task: StreamTask, events: Path) -> dict[str, Any]:
@@ -74,15 +79,18 @@ def run_file(task: StreamTask, events: Path) -> dict[str, Any]:
 
 
 async def _run(task: StreamTask, file: BinaryIO) -> dict[str, Any]:
+    task = replace(task, model=replace(task.model, concurrency=1))  # one after the other, as one reads them
     statistics = Statistics()
-    lines = _Lines(file, task.source.subjects[0], keep=task.window.late == "amend")
     async with AsyncExitStack() as stack:
-        client = AsyncAIClient(task.model.address, task.model.version, task.model.timeout)
-        stack.push_async_callback(client.close)
-
-        async def predict(arguments: dict[str, Any]) -> Any:
-            return await client.predict(**arguments)
-
+        thread = None
+        if not file.seekable():
+            # A person types, or another program writes. A line that never comes must not keep the process from ending:
+            # so it is read by a thread that nobody waits for, from a file that nobody else can want to close.
+            thread = SinkThread("lines")
+            file = open(os.dup(file.fileno()), "rb")  # noqa: SIM115 - whoever reads it closes it
+            stack.callback(thread.leave, file.close)
+        lines = _Lines(file, task.source.subjects[0], thread, keep=task.window.late == "amend")
+        predict = await stack.enter_async_context(model_of(task.model))
         once = _Once("", _log)
         burial = Burial(task.name, _Logged(), task.dead_letters, once, statistics)
         sinks = [open_sink(each, task.name) for each in task.sinks]
@@ -94,31 +102,11 @@ async def _run(task: StreamTask, file: BinaryIO) -> dict[str, Any]:
         stack.push_async_callback(recording.close)
         await recording.open()
 
-        def done(seqs: Iterable[int], window: Window) -> None:
-            pass
-
-        operator = Operator(
-            task.name,
-            Inference(predict, task.preparing(), once, burial, statistics),
-            recording,
-            burial,
-            done,
-            statistics,
-            concurrency=1,
-        )
-        stack.push_async_callback(operator.close)
-        parts = Parts(
-            lines,
-            Windower(task.window),
-            operator,
-            recording,
-            burial,
-            statistics,
-            -1,
-            lines.unacknowledged,
-            lines.fetch,
-        )
-        await Feed(task, 0, parts).run(once=True)
+        inference = Inference(predict, task.preparing(), once, burial, statistics)
+        windower, pending, fetch = Windower(task.window), lines.unacknowledged, lines.fetch
+        feed = Feed(task, 0, Parts(lines, windower, inference, recording, burial, statistics, pending, fetch))
+        stack.push_async_callback(feed.operator.close)
+        await first_of(feed.run(once=True), feed.operator.failure())  # which comes while a line is waited for
     return statistics.as_dict()
 
 
@@ -127,11 +115,12 @@ class _Lines:
 
     held_messages = held_bytes = 0
 
-    def __init__(self, file: BinaryIO, subject: str, keep: bool) -> None:
-        self._lines = _numbered(file)
+    def __init__(self, file: BinaryIO, subject: str, thread: SinkThread | None, keep: bool) -> None:
         self._subject = subject
-        # A person types, or another program writes: each line counts at once.
-        self._batch = _BATCH if file.seekable() else 1
+        self._thread = thread
+        # What comes bit by bit counts at once, line by line.
+        self._batch = _BATCH if thread is None else 1
+        self._lines = _numbered(file)
         self._kept: dict[int, Message] | None = {} if keep else None
         self._now = -math.inf
         self.floor = 0
@@ -141,7 +130,8 @@ class _Lines:
         messages: list[Message] = []
         while len(messages) < self._batch and not self.caught_up:
             # What comes bit by bit must not hold up what is in flight.
-            found = next(self._lines, None) if self._batch > 1 else await asyncio.to_thread(next, self._lines, None)
+            thread = self._thread
+            found = next(self._lines, None) if thread is None else await thread.run(next, self._lines, None)
             if found is None:
                 self.caught_up = True
                 break
@@ -191,7 +181,9 @@ class _Once(Retry):
 
 
 def _numbered(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(iter(partial(file.readline, _LONGEST_LINE + 1), b""), 1):
+        if len(line) > _LONGEST_LINE:
+            raise ConfigError([f"line {number}: it has more than {_LONGEST_LINE >> 20} MiB, and so is no message"])
         stripped = line.strip()
         if stripped:
             yield number, stripped

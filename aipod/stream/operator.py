@@ -15,13 +15,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from aipod.stream.burial import Burial
 from aipod.stream.ending import end
+from aipod.stream.errors import Unwritable
 from aipod.stream.inference import Inference
 from aipod.stream.message import Message
-from aipod.stream.recording import Recording, Unwritable
+from aipod.stream.recording import Recording
 from aipod.stream.result import Recorded, Result, ranges_of
 from aipod.stream.statistics import Statistics
 from aipod.stream.windows import Window
@@ -66,7 +68,7 @@ class Operator:
         burial: Burial,
         done: Callable[[Sequence[int], Window], None],
         statistics: Statistics,
-        concurrency: int = 4,
+        concurrency: int,
         source: str = "",
     ) -> None:
         self._task = task
@@ -81,6 +83,7 @@ class Operator:
         # The last flight of each key that has any: the next one of that key lands after it.
         self._last: dict[str, Flight] = {}
         self._error: Exception | None = None
+        self._closed = False
         self._moved = asyncio.Event()
         self._failed = asyncio.Event()
 
@@ -103,7 +106,7 @@ class Operator:
             Exception: What an earlier window failed with.
         """
         while len(self._tasks) >= self._concurrency:
-            await self._movement()
+            await self.movement()
         self._check()
         flight = Flight(window)
         task = asyncio.create_task(self._fly(flight, self._last.get(window.key)))
@@ -121,11 +124,35 @@ class Operator:
         return True
 
     async def landed(self, key: str) -> None:
-        """Wait until all that was submitted of a key has landed."""
+        """Wait until all that was submitted of a key is done.
+
+        Raises:
+            Exception: What a window failed with.
+        """
         flight = self._last.get(key)
         if flight is not None:
-            await flight.landed.wait()
-            self._check()
+            await self.settled(flight)
+
+    async def settled(self, flight: Flight) -> None:
+        """Wait until a window is done: recorded, or its messages are in the dead letters.
+
+        Raises:
+            Exception: What it, or another one, failed with.
+        """
+        await flight.landed.wait()
+        self._check()
+
+    async def movement(self, timeout: float | None = None) -> None:
+        """Wait until something that was submitted has landed, be that since the last time; or for so many seconds.
+
+        Raises:
+            Exception: What a window failed with.
+        """
+        self._check()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._moved.wait(), timeout)
+        self._moved.clear()
+        self._check()
 
     async def drain(self) -> None:
         """Wait until all that was submitted is done.
@@ -134,7 +161,7 @@ class Operator:
             Exception: What a window failed with.
         """
         while self._tasks:
-            await self._movement()
+            await self.movement()
         self._check()
 
     async def failure(self) -> None:
@@ -143,20 +170,18 @@ class Operator:
         self._check()
 
     async def close(self) -> None:
-        """Give up what is in flight; nothing of that is acknowledged."""
+        """Give up what is in flight; nothing of that is acknowledged. Nothing more is taken on."""
+        # Where a cancellation is lost, what goes on must not be recorded behind what has been given up.
+        self._closed = True
         await end(self._tasks)
 
     def _landed(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._moved.set()
 
-    async def _movement(self) -> None:
-        self._check()
-        await self._moved.wait()
-        self._moved.clear()
-        self._check()
-
     def _check(self) -> None:
+        if self._closed:
+            raise asyncio.CancelledError("the operator is closed")
         if self._error is not None:
             raise self._error
 
@@ -195,7 +220,7 @@ class Operator:
         # The members of an early one are in a later one too, which may fit.
         if window.final:
             reason = f"the result of window {window.id} of {len(window.messages)} messages cannot be written: {error}"
-            await self._burial.bury(members, reason, error.__cause__)
+            await self._burial.bury(window.unsettled(members), reason, error.__cause__)
 
 
 def _missing(window: Window, members: Sequence[Message]) -> tuple[tuple[int, int], ...]:

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from aipod.errors import ConfigError
 from aipod.stream.broker.consumer import ConsumerState
-from aipod.stream.burial import TaskStopped
+from aipod.stream.errors import TaskStopped
 from aipod.stream.result import Recorded
 
 __all__ = ["check_origin", "mark_of", "origin_of"]

@@ -20,9 +20,11 @@ from aipod.errors import ConfigError
 from aipod.stream.broker.connection import Connection
 from aipod.stream.broker.lease import Lease
 from aipod.stream.ending import end, first_of
+from aipod.stream.errors import Diverged, Fenced
+from aipod.stream.pauses import Pauses
 from aipod.stream.quota import Quota
-from aipod.stream.retry import pauses
-from aipod.stream.sinks.interface import Diverged, Fenced
+from aipod.stream.result import Identity
+from aipod.stream.retry import FIRST_PAUSE, LONGEST_PAUSE
 from aipod.stream.statistics import Statistics
 from aipod.stream.tasks import StreamTask
 from aipod.stream.tasks.digest import differences, digest
@@ -104,8 +106,8 @@ class Pipeline:
         running.result()
 
     async def _run(self) -> None:
-        pause = pauses()
-        before = ""
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
+        before: Identity | None = None
         while not self._leave.is_set():
             self._at_work = False
             self._on_state("starting")
@@ -121,13 +123,13 @@ class Pipeline:
                 self._log.warning("another process has taken over; standing by")
             except Diverged as error:
                 # The record knows what we did not when we asked it. Asked again, it is obeyed.
-                if before == (before := f"{error.recorded.key}/{error.recorded.id}/{error.recorded.revision}"):
+                if before == (before := error.recorded.identity):
                     raise ConfigError([_conflicting(self._task, error)]) from error
                 self._log.warning("%s; starting afresh from the record", error)
             self.statistics.restarts += 1
             if not self._leave.is_set():
                 self._at_work = False
-                await asyncio.sleep(pause())
+                await asyncio.sleep(pauses.next())
 
     @asynccontextmanager
     async def _leading(self) -> AsyncIterator[Lease | None]:
@@ -142,10 +144,13 @@ class Pipeline:
             self._holder,
             ttl=self._task.lease_ttl,
             about={"task": digest(self._task)},
+            log=self._log,
         )
-        self._on_state("standby")
         try:
             while not self._placed:
+                await self._quota.known()
+                if self._quota.full:
+                    self._on_state("standby")
                 await self._quota.room()
                 await lease.acquire(self._meet)
                 self._placed = self._quota.take()
@@ -161,6 +166,7 @@ class Pipeline:
 
     def _meet(self, entry: Mapping[str, Any]) -> None:
         holder = entry.get("holder", "another process")
+        self._on_state("standby")
         self._log.info("standing by: %s runs it", holder)
         if differing := differences(digest(self._task), entry.get("task")):
             what = ", ".join(differing)
@@ -173,7 +179,7 @@ class Pipeline:
 
     async def _work(self, tenure: Tenure, lease: Lease | None) -> None:
         self._at_work = True
-        feed, operator = tenure.feed, tenure.operator
+        feed, operator = tenure.feed, tenure.feed.operator
         try:
             await first_of(
                 feed.run(once=self._once), operator.failure(), self._watch(lease), self._surplus(), self._left()

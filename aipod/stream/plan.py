@@ -6,9 +6,10 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 
 from aipod.errors import AipodError
+from aipod.stream.broker.bucket import foresee
 from aipod.stream.broker.connection import Connection
 from aipod.stream.broker.consumer import ConsumerState, ensure
-from aipod.stream.pipeline import consumer_of
+from aipod.stream.pipeline import BUCKET, consumer_of
 from aipod.stream.sinks.interface import Foreseeing
 from aipod.stream.sinks.opening import open_sink
 from aipod.stream.sinks.streams import find_stream
@@ -64,6 +65,8 @@ async def plan(conn: Connection, task: StreamTask) -> list[Finding]:
         Unavailable: The broker is away.
     """
     findings = [await _consumer(conn, task, partition) for partition in range(task.partitions)]
+    if task.lease:
+        findings.append(await _asked("lease", foresee(conn, BUCKET)))
     findings.append(await _asked("model", find_version(task.model.address, task.model.version)))
     sinks = [inner for outer in task.sinks for inner in outer.all()]
     findings += [await _sink(conn, task, sink) for sink in sinks if sink.kind in _FORESEEING]

@@ -38,8 +38,9 @@ async def isolate(
         singly: Whether to blame nobody who passes alone, as where all of them together are just too many.
 
     Returns:
-        Positions in ``members``, and what the smallest failing probe with each said; at least one, unless ``singly``.
-        The others may still fail together: then ask again with those.
+        Positions in ``members``, and what the smallest failing probe with each said. The others may still fail
+        together: then ask again with those. If there is none, all of them have passed together by now, so that none of
+        them was to blame; or, if ``singly``, each passes alone.
     """
     return await _Search(members, probe).run(error, singly)
 
@@ -68,7 +69,7 @@ class _Search(Generic[M, E]):
                 suspects = [([position for position in everybody if position not in self._blamed], error)]
             for subset, _ in suspects:
                 await self._confront(subset)
-        return self._blamed or dict.fromkeys(*failing[0])
+        return self._blamed
 
     async def _smallest(self, subset: list[int], error: E) -> list[tuple[list[int], E]]:
         """List the smallest failing subsets, by halving, of one that fails."""

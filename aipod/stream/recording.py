@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
 
 from aipod.errors import AipodError, ModelError
-from aipod.stream.result import Recorded, Result
+from aipod.stream.errors import TooLarge, Unwritable
+from aipod.stream.result import Identity, Recorded, Result
 from aipod.stream.retry import Retry, is_inputs
-from aipod.stream.sinks.interface import Record, Sink, TooLarge
+from aipod.stream.sinks.interface import Record, Sink
 from aipod.stream.statistics import Statistics
 
-__all__ = ["Recording", "Unwritable"]
-
-
-class Unwritable(AipodError):
-    """A result that one of the sinks will never take."""
-
-    status = "FAILED_PRECONDITION"
-
-    def __init__(self, sink: str, reason: str) -> None:
-        super().__init__(f"sink {sink}: {reason}")
-        self.sink = sink
+__all__ = ["Recording"]
 
 
 class Recording:
@@ -49,7 +41,7 @@ class Recording:
         self._statistics = statistics
         self._lead = lead
         # What the others had of the past when they were asked, by the sink's place.
-        self._theirs: dict[int, set[tuple[str, str, int]]] = {}
+        self._theirs: dict[int, set[Identity]] = {}
 
     @property
     def away(self) -> bool:
@@ -83,7 +75,7 @@ class Recording:
                 if sink is self.record:
                     recalled = found
                 else:
-                    self._theirs[place] = {_identity(one) for one in found}
+                    self._theirs[place] = {one.identity for one in found}
         return recalled
 
     async def write(self, result: Result) -> None:
@@ -113,11 +105,13 @@ class Recording:
                 await self._insist(*self._sinks[place], result)
 
     def _lacks(self, place: int, recorded: Recorded) -> bool:
-        return _identity(recorded) not in self._theirs.get(place, ())
+        return recorded.identity not in self._theirs.get(place, ())
 
     async def close(self) -> None:
-        for sink, _ in self._sinks:
-            await sink.close()
+        """Close every sink, also where closing one of them fails."""
+        async with AsyncExitStack() as stack:
+            for sink, _ in self._sinks:
+                stack.push_async_callback(sink.close)
 
     async def _insist(self, sink: Sink, retry: Retry, result: Result) -> None:
         for last in (False, True):
@@ -136,7 +130,3 @@ class Recording:
         began = time.monotonic()
         await sink.write(result)
         self._statistics.write_seconds.add(time.monotonic() - began)
-
-
-def _identity(recorded: Recorded) -> tuple[str, str, int]:
-    return recorded.key, recorded.id, recorded.revision

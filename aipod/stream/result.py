@@ -19,10 +19,12 @@ import numpy as np
 
 from aipod.errors import SerializationError
 
-__all__ = ["Members", "Ranges", "Recorded", "Result", "expand", "ranges_of"]
+__all__ = ["Identity", "Members", "Ranges", "Recorded", "Result", "expand", "ranges_of"]
 
 # Inclusive, ascending, none touching the next.
 Ranges = tuple[tuple[int, int], ...]
+# A window's key, its id, and its revision.
+Identity = tuple[str, str, int]
 
 
 def ranges_of(seqs: Iterable[int]) -> Ranges:
@@ -82,6 +84,11 @@ class Recorded:
     reason: str
     members: Ranges
     source: str = ""
+
+    @property
+    def identity(self) -> Identity:
+        """Tell it from all others of its task; the same window has the same, in whatever process it is closed."""
+        return self.key, self.id, self.revision
 
     @property
     def first(self) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -36,8 +35,9 @@ from aipod.errors import (
     Unavailable,
     VersionNotFound,
 )
+from aipod.stream.pauses import Pauses
 
-__all__ = ["LONGEST_PAUSE", "Retry", "is_inputs", "is_of_the_whole", "is_passing", "pauses"]
+__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Retry", "is_inputs", "is_of_the_whole", "is_passing"]
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
@@ -92,18 +92,6 @@ def is_passing(error: BaseException) -> bool:
     return isinstance(error, (*_PASSING, ModelError)) and not is_inputs(error)
 
 
-def pauses(first: float = FIRST_PAUSE, longest: float = LONGEST_PAUSE) -> Callable[[], float]:
-    """Growing pauses: each call gives the next, in seconds, a little random so that many do not come at once."""
-    step = first
-
-    def following() -> float:
-        nonlocal step
-        pause, step = step, min(step * 2, longest)
-        return pause * random.uniform(0.75, 1.0)
-
-    return following
-
-
 class Retry:
     """Calls one other side, shared by all who call it: that it is away is logged once, and once that it is back.
 
@@ -112,21 +100,12 @@ class Retry:
     Args:
         what: The other side, for the log.
         log: Where to say so.
-        longest: The longest pause, in seconds.
         failed: Called for each try that failed in passing.
     """
 
-    def __init__(
-        self,
-        what: str,
-        log: logging.Logger,
-        *,
-        longest: float = LONGEST_PAUSE,
-        failed: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, what: str, log: logging.Logger, *, failed: Callable[[], None] = lambda: None) -> None:
         self._what = what
         self._log = log
-        self._longest = longest
         self._failed = failed
         self._away_since: float | None = None
         # Each kind of error is worth one line while it is away: what is wrong may change.
@@ -143,7 +122,7 @@ class Retry:
         Raises:
             Exception: Whatever is not passing, at once.
         """
-        pause = pauses(FIRST_PAUSE, self._longest)
+        pauses = Pauses(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             try:
                 value = await attempt()
@@ -156,7 +135,7 @@ class Retry:
             else:
                 self._back()
                 return value
-            await asyncio.sleep(pause())
+            await asyncio.sleep(pauses.next())
 
     def _gone(self, error: AipodError) -> None:
         now = time.monotonic()

@@ -11,8 +11,7 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from aipod.errors import AipodError, ConfigError, Unavailable
@@ -119,7 +118,6 @@ class Runner:
             crews = dict(self._crews)
             await self._change([])
             self._last = {name: crew.as_dict() for name, crew in crews.items()}
-            await self._disconnect()
 
     async def _finish(self) -> None:
         await asyncio.gather(*(crew.finish() for crew in self._crews.values()), return_exceptions=True)
@@ -160,6 +158,7 @@ class Runner:
             if name not in self._crews:
                 self._crews[name] = crew = _Crew(task, self)
                 crew.start()
+        await self._disconnect({task.source.connect for task in names.values()})
         self._begun = True
         self._look()
 
@@ -201,12 +200,13 @@ class Runner:
             _log.warning("the broker at %s is away; trying again until it is there", spec.where)
         return await connect(spec, on_change=changed)
 
-    async def _disconnect(self) -> None:
-        for dialing in self._brokers.values():
-            dialing.cancel()
-            with suppress(asyncio.CancelledError, AipodError):
-                await (await dialing).close()
-        self._brokers.clear()
+    async def _disconnect(self, wanted: Collection[Connect]) -> None:
+        """Close the connections to all brokers but these."""
+        for spec in self._brokers.keys() - wanted:
+            dialing = self._brokers.pop(spec)
+            await end({dialing})
+            if not dialing.cancelled() and dialing.exception() is None:
+                await dialing.result().close()
 
 
 class _Crew:
@@ -216,7 +216,7 @@ class _Crew:
         self.task = task
         self._runner = runner
         shared = task.lease and task.partitions > 1
-        self._quota = Quota(0 if shared else task.partitions)
+        self._quota = Quota(None if shared else task.partitions)
         self._keepers = [runner.keeper(task, partition, self._quota) for partition in range(task.partitions)]
         self._running: list[asyncio.Task[None]] = []
         self._sharing = asyncio.ensure_future(self._share()) if shared else None

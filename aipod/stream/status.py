@@ -15,10 +15,10 @@ from aipod.errors import AipodError, ConfigError
 from aipod.stream.broker.bucket import peek
 from aipod.stream.broker.connection import Connection
 from aipod.stream.broker.consumer import ConsumerState, ensure
-from aipod.stream.broker.failures import Refused
 from aipod.stream.broker.lease import lease_key
-from aipod.stream.broker.times import nanoseconds
+from aipod.stream.broker.reader import get_message
 from aipod.stream.dead import DeadLetters
+from aipod.stream.errors import Refused
 from aipod.stream.notice import notice_key
 from aipod.stream.pipeline import BUCKET, consumer_of
 from aipod.stream.tasks import StreamTask
@@ -164,9 +164,8 @@ async def _oldest(conn: Connection, state: ConsumerState) -> float:
 
 async def _stored(conn: Connection, state: ConsumerState, subject: str) -> float:
     """When the first message of a subject that is not acknowledged was stored; 0.0 if there is none."""
-    request = {"seq": state.floor + 1, "next_by_subj": subject}
     try:
-        answer = await conn.api(f"STREAM.MSG.GET.{state.stream}", request)
+        first = await get_message(conn, state.stream, seq=state.floor + 1, subject=subject)
     except Refused:
         return 0.0
-    return nanoseconds(answer["message"]["time"]) / 1e9
+    return first.stored if first is not None else 0.0

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.process import Child, Ended
+from aipod.stream.pauses import Pauses
 
-__all__ = ["Pauses", "Share", "Supervisor"]
+__all__ = ["Share", "Supervisor"]
 
 _log = logging.getLogger("aipod.stream")
 
@@ -65,28 +66,6 @@ class Share:
         return (zlib.crc32(name.encode()) if place is None else place) % self.count == self.number - 1
 
 
-@dataclass
-class Pauses:
-    """How long to wait before what ended is started again: longer each time, until it has once lived for a while.
-
-    Attributes:
-        first: The first pause, in seconds.
-        longest: The longest.
-        health: Who lived this long was healthy: the next pause is the first again.
-    """
-
-    first: float = 0.5
-    longest: float = 30.0
-    health: float = 60.0
-    _next: float = 0.0
-
-    def after(self, lived: float) -> float:
-        """Give the pause after a life of that many seconds."""
-        pause = self.first if lived >= self.health or not self._next else self._next
-        self._next = min(2 * pause, self.longest)
-        return pause
-
-
 class Supervisor:
     """Keeps workers running until it is told to stop. Belongs to the event loop that runs it.
 
@@ -108,7 +87,7 @@ class Supervisor:
         *,
         grace: float = 10.0,
         once: bool = False,
-        pauses: Callable[[], Pauses] = Pauses,
+        pauses: Callable[[], Pauses] = lambda: Pauses(0.5, 30.0, 60.0),
         on_health: Callable[[bool], None] = lambda serving: None,
     ) -> None:
         self._command = command
@@ -175,7 +154,7 @@ class Supervisor:
                 self._finish(number, ended)
                 return
             lived = time.monotonic() - began
-            pause = pauses.after(lived)
+            pause = pauses.next(lived)
             _log.warning(
                 "worker %d ended after %.1f s (%s); it is started again in %.1f s", number, lived, reason, pause
             )

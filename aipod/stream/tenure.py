@@ -9,43 +9,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any
 
 from aipod.errors import Unavailable
-from aipod.rpc.client import AsyncAIClient
 from aipod.stream.broker.connection import Connection
 from aipod.stream.broker.consumer import ConsumerSpec, ConsumerState, ensure
-from aipod.stream.broker.failures import Refused
 from aipod.stream.broker.intake import Intake
 from aipod.stream.broker.lease import Lease
-from aipod.stream.broker.reader import Reader
-from aipod.stream.broker.times import nanoseconds
+from aipod.stream.broker.reader import Reader, get_message
 from aipod.stream.burial import Burial
 from aipod.stream.dead import DeadLetters
+from aipod.stream.errors import Fenced
 from aipod.stream.expiry import Expiry
 from aipod.stream.feed import Feed, Parts, partition_of
-from aipod.stream.inference import Inference
+from aipod.stream.inference import Inference, model_of
 from aipod.stream.message import Message
 from aipod.stream.operator import Operator
 from aipod.stream.origin import check_origin, origin_of
 from aipod.stream.recording import Recording
 from aipod.stream.result import Ranges, Recorded
 from aipod.stream.retry import Retry
-from aipod.stream.sinks.interface import Fenced
 from aipod.stream.sinks.opening import open_sink
 from aipod.stream.statistics import Statistics
 from aipod.stream.tasks import StreamTask
-from aipod.stream.windows import Window, Windower
+from aipod.stream.windows import Windower
 
 __all__ = ["Tenure", "consumer_of"]
 
 # A sink may date a result by a clock of its own, which is not the broker's.
 _CLOCKS_APART = 60.0
 _PIECE = 1000
+_TOGETHER = 16
 
 
 def consumer_of(task: StreamTask, partition: int) -> ConsumerSpec:
@@ -62,12 +58,10 @@ class Tenure:
         lease: Under which it works; None if nobody contends for the task.
 
     Attributes:
-        feed: To be run.
-        operator: To be watched.
+        feed: To be run, and its operator to be watched.
     """
 
     feed: Feed
-    operator: Operator
 
     def __init__(
         self,
@@ -116,39 +110,24 @@ class Tenure:
             sure=self._leads,
         )
         intake.removals.tell = Expiry(origin_of(consumer), task.partitions > 1, statistics, self._log)
-
-        def done(seqs: Sequence[int], window: Window) -> None:
-            intake.done(seqs)
-            statistics.latency_seconds.add(max(0.0, intake.now() - window.messages[-1].stored))
-
-        inference = Inference(self._model(), task.preparing(), self._retry("the model"), burial, statistics)
-        self.operator = Operator(
-            task.name,
-            inference,
-            recording,
-            burial,
-            done,
-            statistics,
-            task.model.concurrency,
-            source=origin_of(consumer),
-        )
         # First what is in flight ends, then what is held is given back.
         self._stack.push_async_callback(intake.leave)
-        self._stack.push_async_callback(self.operator.close)
-        await intake.start()
-        statistics.gauges = partial(_gauges, intake, windower, self.operator)
         parts = Parts(
             intake,
             windower,
-            self.operator,
+            await self._inference(burial),
             recording,
             burial,
             statistics,
+            self._unacknowledged,
+            partial(self._fetch, consumer.stream),
+            origin=origin_of(consumer),
             recalled=last,
-            unacknowledged=self._unacknowledged,
-            fetch=partial(self._fetch, Reader(self._connection, consumer.stream, task.source.subjects)),
         )
         self.feed = Feed(task, self._partition, parts)
+        self._stack.push_async_callback(self.feed.operator.close)
+        await intake.start()
+        statistics.gauges = partial(_gauges, intake, windower, self.feed.operator)
         self._log.info("running from message %d on", consumer.floor + 1)
 
     async def _recording(self) -> Recording:
@@ -159,6 +138,10 @@ class Tenure:
         self._stack.push_async_callback(recording.close)
         await recording.open()
         return recording
+
+    async def _inference(self, burial: Burial) -> Inference:
+        predict = await self._stack.enter_async_context(model_of(self._task.model))
+        return Inference(predict, self._task.preparing(), self._retry("the model"), burial, self._statistics)
 
     async def _burial(self, consumer: ConsumerState) -> Burial:
         task, dead = self._task, self._task.dead_letters
@@ -210,23 +193,23 @@ class Tenure:
         return windower, last
 
     async def _stored_after(self, consumer: ConsumerState) -> float:
-        request = {"seq": consumer.floor + 1, "next_by_subj": ">"}
-        try:
-            answer = await self._connection.api(f"STREAM.MSG.GET.{consumer.stream}", request)
-        except Refused as error:
-            if not error.is_not_found:
-                raise
-            return consumer.time or time.time()
-        return nanoseconds(answer["message"]["time"]) / 1e9
+        first = await get_message(self._connection, consumer.stream, seq=consumer.floor + 1, subject=">")
+        return first.stored if first is not None else consumer.time or time.time()
 
     async def _unacknowledged(self) -> int:
         look = partial(ensure, self._connection, self._spec, create=False)
         return (await self._retry("the broker")(look)).ack_pending
 
-    async def _fetch(self, reader: Reader, ranges: Ranges) -> list[Message]:
+    async def _fetch(self, stream: str, ranges: Ranges) -> list[Message]:
+        reader = Reader(self._connection, stream, self._task.source.subjects)
+
+        async def read(first: int, last: int) -> list[Message]:
+            return [message async for messages in reader.read(first, last) for message in messages]
+
         found: list[Message] = []
-        for first, last in ranges:
-            async for messages in reader.read(first, last):
+        # Between the members of a window there are those of other keys: so many ranges, and each is a question.
+        for at in range(0, len(ranges), _TOGETHER):
+            for messages in await asyncio.gather(*(read(*each) for each in ranges[at : at + _TOGETHER])):
                 found += messages
         return found
 
@@ -245,18 +228,6 @@ class Tenure:
         if self._lease.lost.is_set():
             raise Fenced(self._task.name)
         raise Unavailable(f"the lease was not renewed for {self._lease.age:.1f} s, and may be another's")
-
-    def _model(self) -> Callable[[dict[str, Any]], Awaitable[Any]]:
-        spec = self._task.model
-        client = AsyncAIClient(spec.address, spec.version, spec.timeout)
-        self._stack.push_async_callback(client.close)
-        # Trying again is ours: without end, and with longer pauses.
-        calling = client.options(retry=0)
-
-        async def predict(arguments: dict[str, Any]) -> Any:
-            return await calling.predict(**arguments)
-
-        return predict
 
     def _retry(self, what: str) -> Retry:
         def failed() -> None:

@@ -92,8 +92,9 @@ def start(desk: Path) -> Iterator[Start]:
     """Start the command and leave it running; it is killed after the test, if it still runs by then."""
     with ExitStack() as stack:
 
-        def start(*arguments: str, **variables: str) -> subprocess.Popen[str]:
-            process = subprocess.Popen([*COMMAND, *arguments], **_process(desk, variables), stdout=subprocess.PIPE)
+        def start(*arguments: str, stdin: int | None = None, **variables: str) -> subprocess.Popen[str]:
+            pipes = {"stdin": stdin, "stdout": subprocess.PIPE}
+            process = subprocess.Popen([*COMMAND, *arguments], **_process(desk, variables), **pipes)
             stack.enter_context(process)
             stack.callback(process.kill)
             return process

@@ -28,6 +28,12 @@ def test_help_lists_the_commands_and_teaches_with_examples(aipod: Run) -> None:
     assert "aipod stream run tasks.toml" in done.stdout
 
 
+def test_alone_it_prints_its_help(aipod: Run) -> None:
+    done = aipod("stream")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == aipod("stream", "--help").stdout
+
+
 @pytest.mark.parametrize("command", ["run", "check", "status", "replay", "dev"])
 def test_the_help_of_each_command_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:

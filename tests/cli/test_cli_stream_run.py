@@ -185,6 +185,19 @@ def test_a_task_is_tried_on_a_file_without_a_broker(world: World, desk: Path, ai
     assert [json.loads(line)["result"]["sum"] for line in done.stdout.splitlines()] == [6], done.stderr
 
 
+def test_a_trial_that_waits_for_lines_ends_when_it_is_interrupted(world: World, start: Start) -> None:
+    flags = ("--from-file", "-", "--window", "count:2", "--model", world.model)
+    process = start("stream", "run", *flags, stdin=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write("1\n2\n3\n")
+    process.stdin.flush()
+    assert json.loads(process.stdout.readline())["result"]["sum"] == 3
+    process.send_signal(signal.SIGINT)
+    process.wait(20)  # its standard input is open, and nobody writes there
+    assert process.returncode == 130
+    assert process.stderr is not None and "Fatal" not in process.stderr.read()
+
+
 def test_results_can_go_to_standard_output_alone(world: World, desk: Path, aipod: Run) -> None:
     (desk / "tasks.toml").write_text(toml(world.task))
     world.publish(1, 2)

@@ -96,7 +96,6 @@ class World:
     limits: Limits = field(default_factory=Limits)
     concurrency: int = 4
     lead: Callable[[], None] = lambda: None
-    on_done: Callable[[Sequence[int]], None] = lambda seqs: None
 
     def __post_init__(self) -> None:
         self.statistics = Statistics()
@@ -130,7 +129,6 @@ class World:
     def _done(self, seqs: Sequence[int], window: Window) -> None:
         self.lead()
         self.released += seqs
-        self.on_done(seqs)
 
     @property
     def results(self) -> list[Result]:

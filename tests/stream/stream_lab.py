@@ -13,7 +13,7 @@ from typing import Any
 from stream_child import Child, free_port
 
 from aipod.stream.broker.connection import Connect, Connection, connect
-from aipod.stream.broker.failures import Refused
+from aipod.stream.errors import Refused
 from aipod.stream.pipeline import Pipeline
 from aipod.stream.tasks import StreamTask
 

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from brokers import Nats, until
+from nats.errors import ConnectionClosedError
 
 from aipod.errors import ConfigError, Unauthenticated, Unavailable
 from aipod.stream.broker.connection import Connect, connect
-from aipod.stream.broker.failures import Refused
+from aipod.stream.broker.requests import Requests
 from aipod.stream.dev import DevServer
+from aipod.stream.errors import Refused
 
 
 def test_nobody_there_is_said_in_time_and_without_a_try_left_behind() -> None:
@@ -26,6 +28,20 @@ def test_nobody_there_is_said_in_time_and_without_a_try_left_behind() -> None:
     async def main() -> None:
         with pytest.raises(Unavailable, match=r"no broker answers at 127\.0\.0\.1"):
             await asyncio.wait_for(connect(Connect(servers=(url, url)), wait=0), 5)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_goes_while_it_is_taken_into_use_is_away(nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async def gone(self: Requests) -> None:
+            raise ConnectionClosedError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Requests, "open", gone)
+            with pytest.raises(Unavailable, match="connecting"):
+                await connect(Connect(servers=(nats.url,)), wait=5)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())

@@ -12,7 +12,8 @@ from brokers import Nats
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream.broker.connection import Connect, Connection, connect
-from aipod.stream.broker.consumer import ConsumerSpec, NoStream, ensure
+from aipod.stream.broker.consumer import ConsumerSpec, ensure
+from aipod.stream.errors import LostEnd, NoStream
 
 
 def _run(nats: Nats, body: Callable[[Connection, str], Awaitable[None]], **stream: Any) -> None:
@@ -148,8 +149,21 @@ def test_two_that_make_it_at_the_same_time_have_the_same(nats: Nats) -> None:
 
 def test_one_that_is_ahead_of_its_stream_is_refused(nats: Nats) -> None:
     async def body(conn: Connection, name: str) -> None:
-        with pytest.raises(ConfigError, match="has lost its end"):
+        with pytest.raises(LostEnd, match="has lost its end"):
             await ensure(conn, ConsumerSpec(durable="d", stream=name), after=10)
+
+    _run(nats, body)
+
+
+def test_one_that_is_to_begin_behind_the_end_of_its_stream_waits_for_that(nats: Nats) -> None:
+    async def body(conn: Connection, name: str) -> None:
+        spec = ConsumerSpec(durable="d", stream=name, start="seq:3")
+        with pytest.raises(ConfigError, match="ends at 0, before where consumer 'd' begins") as raised:
+            await ensure(conn, spec)
+        assert not isinstance(raised.value, LostEnd)
+        for _ in range(3):
+            await conn.js.publish(f"{name}.a", b"")
+        assert (await ensure(conn, spec)).num_pending == 1
 
     _run(nats, body)
 

@@ -17,8 +17,9 @@ from intakes import Numbers, all_acknowledged, idle_with_one, run, steal, take, 
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream.broker.connection import Connect, connect
-from aipod.stream.broker.consumer import NoStream, ensure
+from aipod.stream.broker.consumer import ensure
 from aipod.stream.broker.intake import Intake
+from aipod.stream.errors import NoStream
 
 
 def test_deliveries_that_went_elsewhere_are_read_from_the_stream(nats: Nats) -> None:

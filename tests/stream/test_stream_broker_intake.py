@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from typing import Any
 
 import pytest
 from brokers import Nats, until
@@ -94,6 +95,30 @@ def test_a_rare_subject_and_then_a_frequent_one_are_read_whole_and_in_bounded_pi
         assert values_of([message for piece in [p async for p in reader.read(6001, 9999)] for message in piece]) == [
             6001
         ]
+
+    run(nats, body)
+
+
+def test_large_messages_are_read_in_pieces_of_few_and_each_about_once(nats: Nats) -> None:
+    async def body(numbers: Numbers) -> None:
+        large = b"x" * 500_000
+        for first in range(0, 200, 20):
+            await asyncio.gather(*(numbers.conn.js.publish(f"{numbers.name}.a", large) for _ in range(20)))
+            del first
+        read = 0
+        ask = numbers.conn.api
+
+        async def counted(what: str, *more: Any, **named: Any) -> Any:
+            nonlocal read
+            read += what.startswith("STREAM.MSG.GET")
+            return await ask(what, *more, **named)
+
+        numbers.conn.api = counted  # type: ignore[method-assign]
+        reader = Reader(numbers.conn, numbers.name, (f"{numbers.name}.>",))
+        pieces = [piece async for piece in reader.read(1, 200)]
+        assert [message.seq for piece in pieces for message in piece] == list(range(1, 201))
+        assert max(sum(len(message.data) for message in piece) for piece in pieces) <= 48 << 20
+        assert read <= 300
 
     run(nats, body)
 

@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import time
+from typing import Any
 
 import pytest
 from brokers import Nats, until
@@ -53,6 +54,27 @@ def test_what_was_delivered_and_lost_before_a_reconnection_is_found_by_it(own_na
         assert values_of(await take(intake, 2, bound=10)) == [2, 3]
 
     run(own_nats, body)
+
+
+def test_an_error_that_nobody_foresaw_ends_no_acknowledging(nats: Nats, caplog: pytest.LogCaptureFixture) -> None:
+    async def body(numbers: Numbers) -> None:
+        await numbers.publish(4)
+        intake = await numbers.intake()
+        await take(intake, 4)
+        publish = numbers.conn.nc.publish
+
+        async def broken(*_: Any, **__: Any) -> None:
+            numbers.conn.nc.publish = publish  # type: ignore[method-assign]
+            raise RuntimeError("nobody foresaw this")
+
+        numbers.conn.nc.publish = broken  # type: ignore[method-assign]
+        intake.done([1, 2])
+        await until(lambda: "nobody foresaw this" in caplog.text)
+        intake.done([3, 4])
+        while (await numbers.consumer())["num_ack_pending"] > 2:
+            await asyncio.sleep(0.01)
+
+    run(nats, body)
 
 
 def test_an_acknowledgement_while_the_broker_is_away_is_made_up_for(own_nats: Nats) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import aclosing
 from typing import Any
 
@@ -16,6 +17,8 @@ from aipod.stream.broker.connection import Connection
 from aipod.stream.dead import DeadLetter, DeadLetters
 from aipod.stream.letters import read_letter, write_letter
 from aipod.stream.message import Message
+from aipod.stream.origin import mark_of
+from aipod.stream.sinks.publishing import wire_bytes
 
 
 def message_of(seq: int, data: bytes = b"data", subject: str = "s.a", **headers: str) -> Message:
@@ -214,7 +217,8 @@ def test_a_replay_puts_messages_back_where_they_were_and_removes_their_letters(n
             assert await letters.replay() == 0
             [_, back] = await bodies(connection, name)
             assert (back.subject, back.data) == (f"{name}.a", b"1")
-            expected = {"H": "x", "Aipod-Task": "up", "Nats-Msg-Id": f"replay/dead-{name}/1"}
+            assert re.fullmatch(rf"replay/dead-{name}/1/[0-9a-f]{{8}}", back.headers["Nats-Msg-Id"])
+            expected = {"H": "x", "Aipod-Task": "up"}
             assert {key: back.headers[key] for key in expected} == expected
             assert not [key for key in back.headers if key.startswith("Aipod-") and key != "Aipod-Task"]
 
@@ -265,9 +269,24 @@ def test_a_replay_that_was_interrupted_puts_nothing_back_twice(nats: Any) -> Non
                 await letters.replay()
             connection.api = api  # type: ignore[method-assign]
             assert await letters.count() == 3
-            assert await letters.replay() == 3
+            assert await letters.replay() == 2
             assert await letters.count() == 0
             assert [message.data for message in await bodies(connection, name)][5:] == [b"1", b"2", b"3", b"4", b"5"]
+
+    run(work())
+
+
+def test_a_replay_from_a_stream_that_was_made_anew_is_no_repetition_of_one_from_the_old(nats: Any) -> None:
+    name = nats.unique()
+
+    async def work() -> None:
+        async with connected(nats.url) as connection:
+            for _ in range(2):
+                letters = await letters_of(connection, name)
+                await fill(connection, letters, name, 3)
+                assert await letters.replay() == 3
+                await connection.api(f"STREAM.DELETE.dead-{name}")
+            assert [message.data for message in await bodies(connection, name)] == [b"1", b"2", b"3"] * 4
 
     run(work())
 
@@ -279,9 +298,82 @@ def test_two_replays_at_once_put_each_message_back_once(nats: Any) -> None:
         async with connected(nats.url) as connection:
             letters = await letters_of(connection, name)
             await fill(connection, letters, name, 20)
-            await asyncio.gather(letters.replay(), (await letters_of(connection, name)).replay())
+            counts = await asyncio.gather(letters.replay(), (await letters_of(connection, name)).replay())
+            assert sum(counts) == 20
             assert await letters.count() == 0
             assert sorted(int(message.data) for message in (await bodies(connection, name))[20:]) == list(range(1, 21))
+
+    run(work())
+
+
+def test_a_letter_whose_message_the_source_takes_for_another_stays(nats: Any, caplog: Any) -> None:
+    name = nats.unique()
+
+    async def work() -> None:
+        async with connected(nats.url) as connection:
+            letters = await letters_of(connection, name)
+            await fill(connection, letters, name, 2)
+            created = (await connection.api(f"STREAM.INFO.dead-{name}"))["created"]
+            taken = {"Nats-Msg-Id": f"replay/dead-{name}/1{mark_of(f'dead-{name}@{created}')}"}
+            await connection.js.publish(f"{name}.b", b"another", headers=taken)
+            assert await letters.replay() == 1
+            assert [letter.sequence for letter in await everything(letters)] == [1]
+            assert [message.data for message in await bodies(connection, name)] == [b"1", b"2", b"another", b"2"]
+
+    run(work())
+    assert f"message 1 of stream {name} is not put back: the stream takes it for message 3" in caplog.text
+
+
+def test_a_message_that_is_too_large_to_be_put_back_holds_up_no_other(nats: Any, caplog: Any) -> None:
+    name = nats.unique()
+
+    async def work() -> None:
+        async with connected(nats.url) as connection:
+            letters = await letters_of(connection, name)
+            largest = b"x" * connection.nc.max_payload
+            for data in (largest, b"2", b"3"):
+                stored = await connection.js.publish(f"{name}.a", data)
+                await letters.bury(Message(stored.seq, 1.5, f"{name}.a", data), "why")
+            assert await letters.replay(1) == 1
+            assert await letters.replay() == 1
+            assert [letter.sequence for letter in await everything(letters)] == [1]
+            assert [message.data for message in await bodies(connection, name)][3:] == [b"2", b"3"]
+            assert connection.generation == 1
+
+    run(work())
+    assert f"message 1 of stream {name} is too large to be put back" in caplog.text
+
+
+def test_of_what_never_had_a_letter_there_are_none(nats: Any) -> None:
+    name = nats.unique()
+
+    async def work() -> None:
+        async with connected(nats.url) as connection:
+            letters = await letters_of(connection, name, create=False)
+            assert (await letters.count(), await everything(letters), await letters.replay()) == (0, [], 0)
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("task", "headers"), [("t", {"Region": "n" * 200}), ("t" * 90, {}), ("t" * 90, {"Region": "n" * 20_000})]
+)
+def test_a_letter_of_any_size_is_stored_and_the_connection_unharmed(
+    nats: Any, task: str, headers: dict[str, str]
+) -> None:
+    name = nats.unique()
+
+    async def work() -> None:
+        async with connected(nats.url) as connection:
+            await make_stream(connection, name, f"{name}.>")
+            letters = DeadLetters(connection, task, f"dead.{name}{task}", source=name)
+            limit = connection.nc.max_payload
+            written, _ = write_letter(Message(1, 1.5, "s", b"", headers), task, name, "why", None, limit)
+            around = wire_bytes(written)
+            for seq, more in enumerate(range(-250, 60, 10), 1):
+                await letters.bury(Message(seq, 1.5, "s", b"x" * (limit - around + more), headers), "why")
+            assert await letters.count() == 31
+            assert connection.generation == 1
 
     run(work())
 

@@ -65,3 +65,24 @@ def test_first_of_ends_the_others_before_it_returns() -> None:
         assert ended == ["slow"]
 
     assert complaints(main()) == []
+
+
+def test_who_stops_waiting_for_the_end_leaves_nothing_to_be_complained_of() -> None:
+    async def slow() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.01)
+            raise KeyError
+
+    async def main() -> None:
+        waiting = asyncio.ensure_future(first_of(slow(), asyncio.sleep(0)))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        while len(asyncio.all_tasks()) > 1:
+            await asyncio.sleep(0.001)
+
+    assert complaints(main()) == []

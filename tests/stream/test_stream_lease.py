@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from brokers import Nats, until
 
+from aipod.errors import ConfigError
 from aipod.stream.broker.bucket import Bucket
 from aipod.stream.broker.connection import Connect, Connection, connect
 from aipod.stream.broker.lease import Lease, Membership, awake, lease_key
@@ -272,6 +273,60 @@ def test_while_a_broker_stays_away_nobody_holds_the_lease_and_then_the_same_one_
         await lease.release()
 
     _run(own_nats, body)
+
+
+def test_of_those_who_are_gone_nothing_is_left_and_nobody_is_asked_for_them(nats: Nats) -> None:
+    async def body(conn: Connection, name: str) -> None:
+        bucket, clock = Bucket(conn, name), Clock()
+        me = Membership(conn, name, "t", "me", TTL, clock)
+        await me.join()
+        for number in range(70):  # some left in order, some were killed, and some left as older versions did
+            gone = Membership(conn, name, "t", f"gone-{number}", TTL)
+            await gone.join()
+            if number % 2:
+                await gone.leave()
+            else:
+                assert gone._presence is not None
+                gone._presence.cancel()
+            if number % 4 == 0:
+                await bucket.remove(gone.key)
+        other = Membership(conn, name, "t", "other", 600.0)  # as one that was frozen, it writes seldom
+        await other.join()
+        assert await me.members() == 19
+        clock.ahead = 2 * TTL
+        assert await me.members() == 1
+        assert len(await bucket.keys("member.>")) == 19
+        clock.ahead = 11 * TTL
+        assert await me.members() == 1
+        await bucket.put(other.key, {"holder": "other"})
+        assert await me.members() == 2
+        assert await bucket.keys("member.>") == sorted((me.key, other.key))
+        await me.leave()
+        await other.leave()
+        assert await bucket.keys("member.>") == []
+
+    _run(nats, body)
+
+
+def test_partitions_are_shared_though_nobody_may_tidy_up(nats: Nats, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(conn: Connection, name: str) -> None:
+        asked: list[str] = []
+
+        async def forbidden(self: Bucket, key: str, last: int | None = None) -> None:
+            asked.append(key)
+            raise ConfigError(["not yours"])
+
+        monkeypatch.setattr(Bucket, "forget", forbidden)
+        me, gone = (Membership(conn, name, "t", holder, TTL) for holder in ("me", "gone"))
+        await me.join()
+        await Bucket(conn, name).put(gone.key, {"holder": "gone"})
+        await Bucket(conn, name).remove(gone.key)
+        for _ in range(3):
+            assert await me.share(8) == 8
+        assert asked == [gone.key]
+        await me.leave()
+
+    _run(nats, body)
 
 
 def test_partitions_are_shared_by_those_who_are_there(nats: Nats) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from stream_lab_model import sums
 from waiting import eventually
 
 from aipod.errors import ConfigError, Unavailable
+from aipod.stream import local
 from aipod.stream.local import run_file
 from aipod.stream.tasks import StreamTask
 
@@ -98,6 +100,35 @@ def test_of_what_is_typed_each_line_counts_at_once(
     run_file(task(model), pipe)
     person.join()
     assert [result["result"]["sum"] for result in (*found, *printed(capfd))] == [3, 3]
+
+
+def test_a_line_without_an_end_is_no_message(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_LONGEST_LINE", 1 << 20)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def write() -> None:
+        with suppress(BrokenPipeError), pipe.open("wb", buffering=0) as endless:
+            endless.write(b'{"k": "a", "v": 1}\n')
+            while True:
+                endless.write(b"x" * 10_000)
+
+    program = threading.Thread(target=write)
+    program.start()
+    for endless in (pipe, Path("/dev/zero")):
+        with pytest.raises(ConfigError, match=r"line \d: it has more than 1 MiB"):
+            run_file(task(model), endless)
+    program.join()
+
+
+def test_nothing_waits_for_a_line_that_does_not_come(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pipe.open("r+b", buffering=0) as idle:
+        idle.write(b'{"k": "a", "v": 1}\n{"k": "a", "v": 2}\n{"k": "a", "v": 3}\n')
+        with pytest.raises(Unavailable):  # while the next line is awaited: there is no model
+            run_file(task("127.0.0.1:9"), pipe)
+        idle.write(b"\n")
 
 
 def test_dead_letters_are_logged_with_their_line(

@@ -13,9 +13,9 @@ from stream_lab import Lab, run
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream import tenure as tenures
-from aipod.stream.burial import TaskStopped
+from aipod.stream.errors import Diverged, TaskStopped
 from aipod.stream.result import Recorded, Result, expand
-from aipod.stream.sinks.interface import Diverged, Record
+from aipod.stream.sinks.interface import Record
 from aipod.stream.sinks.opening import open_sink
 from aipod.stream.tasks import StreamTask
 

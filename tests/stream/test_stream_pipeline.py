@@ -20,11 +20,10 @@ from aipod.stream import tenure as tenures
 from aipod.stream.broker.bucket import Bucket
 from aipod.stream.broker.consumer import ensure
 from aipod.stream.broker.lease import lease_key
-from aipod.stream.burial import TaskStopped
+from aipod.stream.errors import Diverged, TaskStopped
 from aipod.stream.origin import mark_of
 from aipod.stream.pipeline import BUCKET, consumer_of
 from aipod.stream.result import Recorded, Result
-from aipod.stream.sinks.interface import Diverged
 from aipod.stream.windows import Windower
 
 
@@ -276,6 +275,36 @@ def test_a_late_message_can_amend_its_window(lab: Lab) -> None:
             await lab.publish([{"k": "a", "v": 10, "t": 6.0}])
             await lab.once(late_task(lab, "amend"))
             assert (await lab.results())[-1]["window"]["revision"] == 3
+
+    run(main())
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_late_message_amends_its_window_as_long_as_it_is_retained_in_another_life_too(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, restart: bool
+) -> None:
+    monkeypatch.setattr(tenures, "_CLOCKS_APART", 0.0)
+    first = [{"k": key, "v": 0, "t": time} for time in (0.0, 1.0, 2.0) for key in "ab"]
+    late = [{"k": key, "v": 0, "t": 0.05} for key in "ab"]
+
+    async def main() -> None:
+        async with lab:
+            task = lab.task(window="tumbling:100ms,max_wait=100ms,late=amend", time="t")
+            async with lab.running(task):
+                await lab.publish(first)
+                await lab.floor_is(6)
+                # From here on all of it has been recorded for longer than a window is open.
+                await asyncio.sleep(0.5)
+                if not restart:
+                    await lab.publish(late)
+                    await lab.floor_is(8)
+            async with lab.running(task):
+                if restart:
+                    await lab.publish(late)
+                await lab.floor_is(8)
+            assert not await lab.dead()
+            amended = [one for one in await lab.results() if one["window"]["reason"] == "amended"]
+            assert sorted((one["key"], members_of(one)) for one in amended) == [("a", [1, 7]), ("b", [2, 8])]
 
     run(main())
 

@@ -70,8 +70,16 @@ def test_where_two_halves_do_not_go_together_the_later_one_goes() -> None:
     assert set(found) == {4, 5, 6, 7}
 
 
-def test_a_failure_that_no_probe_repeats_is_everybodys() -> None:
-    assert set(blamed(range(4), Probes(lambda subset: False))) == {0, 1, 2, 3}
+def test_a_failure_that_no_probe_repeats_is_nobodys() -> None:
+    probes = Probes(lambda subset: False)
+    assert not blamed(range(4), probes)
+    assert probes.made[-1] == [0, 1, 2, 3]
+
+
+def test_who_failed_in_company_and_passes_with_everybody_is_not_to_blame() -> None:
+    probes = Probes(lambda subset: len(probes.made) <= 4 and set(subset) >= {2, 3} and len(subset) < 8)
+    assert not blamed(range(8), probes)
+    assert probes.made[-1] == list(range(8))
 
 
 @given(st.integers(1, 64).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, n - 1), min_size=1))))

@@ -32,6 +32,28 @@ async def waiting() -> list[Any]:
     return [{"name": "a", **TABLE}]
 
 
+def decorated() -> Any:
+    return waiting()
+
+
+class Waiting:
+    closed = False
+
+    async def tasks(self) -> list[Any]:
+        return await waiting()
+
+    async def close(self) -> None:
+        Waiting.closed = True
+
+
+class Callable_:
+    async def __call__(self) -> list[Any]:
+        return await waiting()
+
+
+CALLABLE = Callable_()
+
+
 def generating() -> Iterator[Any]:
     yield {"name": "a", **TABLE}
     raise OSError("the directory is away")
@@ -78,9 +100,16 @@ def ask(text: str) -> list[str]:
     return asyncio.run(asked())
 
 
-@pytest.mark.parametrize(("name", "names"), [("plain", ["a", "b"]), ("waiting", ["a"])])
+@pytest.mark.parametrize(
+    ("name", "names"), [("plain", ["a", "b"]), ("waiting", ["a"]), ("decorated", ["a"]), ("CALLABLE", ["a"])]
+)
 def test_a_function_says_which_tasks_there_are(name: str, names: list[str]) -> None:
     assert ask(f"{HERE}:{name}") == names
+
+
+def test_an_object_may_be_asynchronous_from_its_first_answer_to_its_end() -> None:
+    assert ask(f"{HERE}:Waiting") == ["a"]
+    assert Waiting.closed
 
 
 def test_an_object_is_asked_again_each_time() -> None:

@@ -6,19 +6,26 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from brokers import Nats, until
 from stream_child import free_port
 from stream_lab import Lab, members_of, run
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream import keeper as keepers
 from aipod.stream.broker.connection import Connect
-from aipod.stream.burial import TaskStopped
+from aipod.stream.broker.consumer import ensure
+from aipod.stream.dev import DevServer
+from aipod.stream.errors import LostEnd, TaskStopped
+from aipod.stream.pauses import Pauses
+from aipod.stream.pipeline import consumer_of
+from aipod.stream.plan import plan
 from aipod.stream.runner import Runner
 from aipod.stream.status import Standing, look
-from aipod.stream.supervisor import Pauses, Share
+from aipod.stream.supervisor import Share
 from aipod.stream.tasks import Provider, StreamTask
 
 
@@ -36,6 +43,13 @@ def named(lab: Lab, name: str, **own: Any) -> StreamTask:
     name = f"{lab.name}_{name}"
     own = {"sinks": [f"nats:{lab.name}.out.{name}.{{key}}"], **own}
     return lab.task(name=name, durable=name, **own)
+
+
+TASK = {"name": "x", "subject": "a.>", "window": "count:4", "model": "127.0.0.1:9", "sink": "stdout"}
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [f"{record.name.removeprefix('aipod.stream.')}: {record.getMessage()}" for record in caplog.records]
 
 
 @asynccontextmanager
@@ -80,6 +94,25 @@ def test_tasks_run_side_by_side_and_one_that_fails_takes_none_down(lab: Lab) -> 
                 assert not runner.serving
                 problem = runner.statistics()[bad.name]["partitions"][0]["problem"]
                 assert "NOWHERE" in problem
+
+    run(main())
+
+
+def test_a_task_whose_stream_has_lost_its_end_stays_stopped_when_the_stream_has_grown_again(lab: Lab) -> None:
+    async def main() -> None:
+        async with lab:
+            good, bad = named(lab, "good"), named(lab, "bad")
+            await lab.publish(values(2))
+            with pytest.raises(LostEnd):  # what was acknowledged, up to 6, is not there
+                await ensure(lab.connection, consumer_of(bad, 0), after=6)
+            async with at_work(Runner([bad, good])) as runner:
+                await lab.until(lambda: state(runner, bad) == "stopped")
+                await lab.publish(values(10))
+                await lab.results_are(3)
+                await lab.floor_is(12, good.source.durable)
+                part = runner.statistics()[bad.name]["partitions"][0]
+                assert part["state"] == "stopped" and "delete consumer" in part["problem"]
+                assert len(await lab.results()) == 3
 
     run(main())
 
@@ -222,6 +255,66 @@ def test_a_providers_tasks_come_change_and_go_and_the_others_notice_nothing(lab:
             assert [members_of(one) for one in results if one["task"] == passing.name] == [[1, 2, 3, 4], [5, 6, 7]]
 
     run(main())
+
+
+def test_a_broker_that_no_task_names_any_more_is_let_go(lab: Lab, own_nats: Nats) -> None:
+    async def main() -> None:
+        other = Lab(own_nats.url, lab.name, lab.model)
+        async with lab, other:
+            given = Given(named(other, "steady"))
+            runner = Runner(provider=Provider(given, "given"), interval=0.05)
+            async with at_work(runner):
+                await lab.until(lambda: runner.serving)
+                left = await runner.connected(Connect((own_nats.url,)))
+                given.now = [named(lab, "steady")]
+                await lab.until(lambda: left.nc.is_closed and runner.serving)
+                await asyncio.to_thread(own_nats.server.kill)
+                await lab.publish(values(4))
+                await lab.results_are(1)
+                assert runner.serving
+
+    run(main())
+
+
+def test_a_broker_without_jetstream_is_said_to_be_and_nothing_serves(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(url: str) -> None:
+        task = TASK | {"nats": url, "name": "x"}
+        both = [StreamTask.from_dict(task), StreamTask.from_dict({**task, "name": "y", "key": "k", "partitions": 2})]
+        runner = Runner(both)
+        async with at_work(runner):
+            for what in ("x: the lease: ", "the processes of the task (member.y"):
+                await until(lambda what=what: any(what in line for line in lines(caplog)))
+            assert not runner.serving
+            assert {state(runner, task) for task in both} == {"starting"}
+
+    with DevServer(tmp_path, more={"jetstream": False}) as server:
+        run(main(server.url))
+    assert "JetStream is not available now; is it switched on?; trying again until it works" in caplog.text
+
+
+def test_a_broker_that_does_not_permit_the_lease_fails_the_task(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main(url: str) -> None:
+        nats = {"servers": url, "user": "a", "password": "b"}
+        task = StreamTask.from_dict({**TASK, "nats": nats})
+        runner = Runner([task])
+        async with at_work(runner):
+            planning = asyncio.ensure_future(plan(await runner.connected(task.source.connect), task))
+            await until(lambda: state(runner, task) == "failed")
+            [finding] = [one for one in await planning if one.what == "lease"]
+            assert not finding.good and "does not permit" in finding.how
+            assert not runner.serving
+            problem = runner.statistics()[task.name]["partitions"][0]["problem"]
+            assert "the broker does not permit what is needed for bucket 'aipod'" in problem
+
+    denied = {"publish": {"deny": ["$JS.API.STREAM.CREATE.KV_aipod", "$JS.API.STREAM.INFO.KV_aipod"]}}
+    user = {"user": "a", "password": "b", "permissions": denied}
+    with DevServer(tmp_path, more={"authorization": {"users": [user]}}) as server:
+        run(main(server.url))
+    assert "does not permit" in caplog.text and "; trying again in " in caplog.text
 
 
 def test_a_provider_that_cannot_be_asked_leaves_the_tasks_as_they_are(

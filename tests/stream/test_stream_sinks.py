@@ -20,7 +20,7 @@ from aipod.errors import ConfigError, InvalidArgument, ModelError, Overloaded, U
 from aipod.model import AIModelBase
 from aipod.rpc.client import AIClient
 from aipod.rpc.server import Server
-from aipod.stream.burial import TaskStopped
+from aipod.stream.errors import TaskStopped
 from aipod.stream.result import Result
 from aipod.stream.sinks.files import FileSink
 from aipod.stream.sinks.function import FunctionSink
@@ -99,7 +99,7 @@ def test_a_reader_that_sleeps_blocks_neither_the_loop_nor_the_end(monkeypatch: p
         run(work(writing, reading))
 
 
-@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize("kind", ["def", "async def", "object", "decorated"])
 def test_a_function_gets_each_result(kind: str) -> None:
     seen: list[Any] = []
 
@@ -110,9 +110,30 @@ def test_a_function_gets_each_result(kind: str) -> None:
         await asyncio.sleep(0)
         seen.append((result, threading.current_thread().name))
 
-    run(write(FunctionSink(plain if kind == "def" else coroutine, "m:f"), result_of(1, 3), result_of(4, 6)))
+    class Store:
+        async def __call__(self, result: Result) -> None:
+            await coroutine(result)
+
+    def timed(result: Result) -> Any:
+        return coroutine(result)
+
+    functions = {"def": plain, "async def": coroutine, "object": Store(), "decorated": timed}
+    sink = FunctionSink(functions[kind], "m:f")
+    run(write(sink, result_of(1, 3), result_of(4, 6)))
     assert [result for result, _ in seen] == [result_of(1, 3), result_of(4, 6)]
     assert {name == "aipod-function" for _, name in seen} == {kind == "def"}
+
+
+def test_a_function_that_yields_is_refused_since_nothing_of_it_runs() -> None:
+    def plain(result: Result) -> Any:
+        yield result
+
+    async def coroutine(result: Result) -> Any:
+        yield result
+
+    for function in (plain, coroutine):
+        with pytest.raises(ConfigError, match="m:f yields"):
+            run(write(FunctionSink(function, "m:f"), result_of(1, 3)))
 
 
 @pytest.mark.parametrize(

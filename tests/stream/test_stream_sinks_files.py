@@ -19,11 +19,12 @@ import pytest
 from stream_results import result_of, run
 
 from aipod.errors import ConfigError, SerializationError, StorageError, Unavailable
+from aipod.stream.errors import Diverged
 from aipod.stream.result import Result
 from aipod.stream.sinks import files as module
 from aipod.stream.sinks import journal
 from aipod.stream.sinks.files import FileSink
-from aipod.stream.sinks.interface import Diverged, Record
+from aipod.stream.sinks.interface import Record
 
 LATER = 4e9
 

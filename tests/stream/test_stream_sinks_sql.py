@@ -22,10 +22,11 @@ from sqlalchemy import Table, create_engine, event, text
 from stream_results import result_of, run
 
 from aipod.errors import ConfigError, SerializationError, Unavailable
+from aipod.stream.errors import Diverged
 from aipod.stream.result import Result
 from aipod.stream.sinks import dialects
 from aipod.stream.sinks import sql as module
-from aipod.stream.sinks.interface import Diverged, Record
+from aipod.stream.sinks.interface import Record
 from aipod.stream.sinks.sql import SqlSink
 
 LATER = 4e9

@@ -13,10 +13,11 @@ from stream_results import bodies, connected, make_stream, result_of, run
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream.broker.connection import Connection
+from aipod.stream.errors import Diverged, Fenced, TooLarge
 from aipod.stream.result import Result
 from aipod.stream.sinks import subject as module
 from aipod.stream.sinks import sweep as sweeping
-from aipod.stream.sinks.interface import Diverged, Fenced, Record, TooLarge
+from aipod.stream.sinks.interface import Record
 from aipod.stream.sinks.subject import SubjectSink
 
 both = pytest.mark.parametrize("fenced", [False, True], ids=["by id", "fenced"])
@@ -424,6 +425,26 @@ def test_a_result_that_no_message_can_hold_is_too_large(nats: Any, fenced: bool)
                 await sink.write(result_of(1, 3, value="x" * 20_000))
             assert caught.value.limit == 10_000 < caught.value.size
             await sink.write(result_of(1, 3))  # the connection is unharmed
+            assert connection.generation == 1
+
+    run(work())
+
+
+@both
+def test_a_result_at_the_limit_of_the_broker_is_stored_or_too_large_and_harms_nothing(nats: Any, fenced: bool) -> None:
+    name = nats.unique()
+
+    async def work() -> None:
+        async with connected(nats.url) as connection:
+            sink = await _sink(connection, name, fenced)
+            limit, stored = connection.nc.max_payload, 0
+            for number in range(200, 500, 10):
+                try:
+                    await sink.write(result_of(number, number, value="x" * (limit - number)))
+                    stored += 1
+                except TooLarge as error:
+                    assert error.limit == limit < error.size
+            assert 0 < stored < 30
             assert connection.generation == 1
 
     run(work())

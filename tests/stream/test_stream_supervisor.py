@@ -14,7 +14,8 @@ import pytest
 from waiting import BOUND, eventually
 
 from aipod.errors import ConfigError, Unavailable
-from aipod.stream.supervisor import Pauses, Share, Supervisor
+from aipod.stream.pauses import Pauses
+from aipod.stream.supervisor import Share, Supervisor
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +57,7 @@ def supervisor(workers: int = 1, how: str = "obeying", *, pause: float = 0.01, *
     def command(number: int) -> list[str]:
         return [sys.executable, "worker.py", str(number), how]
 
-    return Supervisor(command, workers, pauses=lambda: Pauses(first=pause, longest=0.05), **options)  # type: ignore[arg-type]
+    return Supervisor(command, workers, pauses=lambda: Pauses(pause, 0.05), **options)  # type: ignore[arg-type]
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -112,19 +113,13 @@ def test_a_worker_that_always_fails_is_started_again_and_again_and_said_to_be(
 
 def test_a_worker_that_cannot_even_start_is_tried_again(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
-        absent = Supervisor(lambda number: ["/nowhere/to/be/found"], 1, pauses=lambda: Pauses(first=0.001))
+        absent = Supervisor(lambda number: ["/nowhere/to/be/found"], 1, pauses=lambda: Pauses(0.001, 1.0))
         running = asyncio.ensure_future(absent.run())
         await until(lambda: caplog.text.count("No such file") >= 2)
         absent.stop()
         await asyncio.wait_for(running, BOUND)
 
     asyncio.run(scenario())
-
-
-def test_pauses_grow_to_a_bound_and_a_healthy_life_makes_them_short_again() -> None:
-    pauses = Pauses(first=1.0, longest=5.0, health=60.0)
-    assert [pauses.after(2.0) for _ in range(5)] == [1.0, 2.0, 4.0, 5.0, 5.0]
-    assert [pauses.after(lived) for lived in (60.0, 0.0, 61.0)] == [1.0, 2.0, 1.0]
 
 
 def test_once_a_worker_that_is_done_is_left_alone_and_the_supervisor_ends_with_the_last(here: Path) -> None:

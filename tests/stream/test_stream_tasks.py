@@ -168,12 +168,19 @@ class TestTable:
             ({"start": "seq:0"}, "start is 'seq:0'"),
             ({"ack_wait": "10 parsecs"}, "ack_wait is '10 parsecs'; it must be seconds"),
             ({"ack_wait": True}, "ack_wait is True"),
+            ({"ack_wait": 0.5}, "ack_wait is 0.5; it must be"),
             ({"ack_wait": float("nan")}, "ack_wait is nan"),
             ({"max_ack_pending": 0}, "max_ack_pending is 0"),
             ({"max_bytes": "many"}, "max_bytes is 'many'"),
             ({"on_deleted": "cry"}, "on_deleted is 'cry'; it must be one of recreate, fail"),
             ({"nats": {"password": 5}}, "nats: password is not what it must be"),
-            ({"nats": {"creds": "/no/such.creds"}}, "nats: creds is '/no/such.creds'; it must be the path of a file"),
+            (
+                {"nats": {"creds": "/no/such.creds"}},
+                "nats: creds is not what it must be; it must be the path of a file",
+            ),
+            ({"nats": "nats://[::1"}, "nats: servers[0]: it is no URL"),
+            ({"nats": "nats://u:p[@h:1"}, "nats: servers[0]: it is no URL"),
+            ({"nats": ["h", "[zz]"]}, "nats: servers[1]: it is no URL"),
             ({"nats": "http://x"}, "nats: servers[0]: it begins with none of"),
             ({"nats": 5}, "nats: servers is not what it must be"),
             ({"decode": "jsn"}, "decode: there is no format 'jsn'; the nearest is json"),
@@ -217,6 +224,17 @@ class TestTable:
         [found] = problems(**fields)
         assert problem in found
 
+    @pytest.mark.parametrize("name", ["creds", "nkey_seed", "tls_key", "password", "token"])
+    def test_a_secret_where_its_file_belongs_is_in_no_error(self, name: str) -> None:
+        for secret in ("SU" + "A" * 56, "-----BEGIN NATS USER JWT-----\nhunter2\n", "hunter2"):
+            for value in (secret, [secret], {"x": secret}):
+                try:
+                    made = task(nats={name: value})
+                except ConfigError as error:
+                    assert secret not in str(error) and repr(secret) not in str(error)
+                else:
+                    assert secret not in repr(made)
+
     def test_all_mistakes_are_said_at_once(self) -> None:
         found = problems(key="subject:x", ack_wait=-1, sinks=["nats:a b", "stdout", "tape"], sink=None, window=None)
         assert len(found) == 5
@@ -231,11 +249,11 @@ class TestBounds:
     @pytest.mark.parametrize(
         ("window", "more", "fits"),
         [
-            ("count:100", {}, True),
-            ("count:101", {}, False),
-            ("sliding:101:1", {}, False),
-            ("tumbling:60s", {"max_messages": 100}, True),
-            ("tumbling:60s", {"max_messages": 101}, False),
+            ("count:90", {}, True),
+            ("count:91", {}, False),
+            ("sliding:91:1", {}, False),
+            ("tumbling:60s", {"max_messages": 90}, True),
+            ("tumbling:60s", {"max_messages": 91}, False),
             ("session:60s", {}, False),
         ],
     )
@@ -245,6 +263,7 @@ class TestBounds:
         else:
             [found] = problems(window=window, max_ack_pending=100, **more)
             assert "since max_ack_pending is 100; make the window smaller, or max_ack_pending at least" in found
+            assert task(window=window, max_ack_pending=int(found.rpartition(" ")[2]), **more)
 
 
 class TestLoops:

@@ -425,3 +425,16 @@ def test_nothing_passes_when_time_goes_backwards() -> None:
     assert windower.advance(50) == []
     assert feed(windower, *at(40, first=2)) == []
     assert [type(one) for one in windower.flush()] == [Closed]
+
+
+def test_a_window_that_begins_anew_for_a_forgotten_key_can_be_amended_for_as_long_as_any() -> None:
+    windower = Windower(spec("tumbling:10s,retain=100s,max_wait=10s", own_time=True, late="amend"), remember=1)
+    feed(windower, *at(1, 11, key="a", stored=1), *at(1, 11, key="b", first=3, stored=2))
+    feed(windower, *at(1, key="c", first=5, stored=3))
+    windower.advance(40)
+    anew = [*feed(windower, *at(2, key="a", first=6, stored=41)), *windower.advance(60)]
+    assert [one.id for one in windows(anew)] == ["t0"]
+    windower.advance(140)
+    (late,) = feed(windower, *at(3, key="a", first=7, stored=141))
+    assert late.recorded == windows(anew)[0].recorded()  # type: ignore[union-attr]
+    windower.advance(1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -323,3 +324,38 @@ def test_to_forget_much_takes_several_turns() -> None:
     assert turns > 2
     assert (len(windower._keys), len(windower._history)) == (0, 500)
     assert windower.forget(4500)
+
+
+def test_of_each_key_the_windows_of_earlier_lives_can_be_amended() -> None:
+    history = [recorded("t50000000", [seq], "time", (50, 60), key=key) for seq, key in enumerate("abc", 1)]
+    windower = Windower(WindowSpec.parse("tumbling:10s", own_time=True, late="amend"), history)
+    for seq, key in enumerate("abc", 4):
+        (late,) = windower.feed(message(seq, 100, key, 55))
+        assert late.recorded == history[seq - 4]  # type: ignore[union-attr]
+
+
+def test_a_message_that_has_amended_what_there_was_to_amend_is_done() -> None:
+    # It is late for three windows, of which the first life knew one; the others never were.
+    spec = WindowSpec.parse("hopping:3s:1s", own_time=True, late="amend")
+    stream = [message(1, 101, time=10.5), message(2, 102, time=20.5), message(3, 103, time=12.5)]
+    life = Windower(spec)
+    outcomes = [one for each in stream for one in life.feed(each)]
+    history = [one.window.recorded() for one in outcomes if isinstance(one, Closed)]
+    (late,) = [one for one in outcomes if isinstance(one, Late)]
+    assert late.recorded == history[-1]
+    history.append(replace(history[-1], revision=1, reason="amended", members=((1, 1), (3, 3))))
+    life = Windower(spec, history)
+    life.forget(1)
+    assert [one for each in stream[1:] for one in life.feed(each)][-1:] == [Done(stream[2], history[-1])]
+
+
+def test_a_message_that_amended_one_of_its_windows_amends_the_others_that_are_known() -> None:
+    spec = WindowSpec.parse("hopping:2s:1s", own_time=True, late="amend")
+    one, two, three = message(1, 101, time=10.5), message(2, 102, time=20.5), message(3, 103, time=10.6)
+    life = Windower(spec)
+    history = [each.window.recorded() for fed in (one, two) for each in life.feed(fed) if isinstance(each, Closed)]
+    assert [each.id for each in history] == ["t9000000", "t10000000"]
+    history.append(replace(history[0], revision=1, reason="amended", members=((1, 1), (3, 3))))
+    life = Windower(spec, history)
+    life.feed(two)
+    assert life.feed(three) == [Late(three, history[1], settled=True)]

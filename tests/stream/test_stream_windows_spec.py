@@ -157,3 +157,11 @@ def test_numbers_are_said_as_one_writes_them(text: str, sentence: str) -> None:
     with pytest.raises(ConfigError) as raised:
         WindowSpec.parse(text)
     assert sentence in str(raised.value)
+
+
+def test_a_restart_looks_back_as_far_as_windows_can_be_amended() -> None:
+    spec = WindowSpec.parse("tumbling:60s,lateness=5s,retain=10m")
+    assert spec.reach == 60 + 5 + spec.wait
+    assert replace(spec, late="amend").reach == 600
+    assert replace(spec, late="amend", retain=1.0).reach == spec.reach
+    assert WindowSpec.parse("count:5,late=amend").reach == 0

@@ -51,8 +51,9 @@ def _load(name: str) -> Any:
         raise ConfigError([f"streams need {package}, which is not here; pip install 'aipod[stream]'"]) from error
 
 
-@click.group(cls=_Lazy, short_help="Predict what NATS JetStream brings, window by window.")
-def stream() -> None:
+@click.group(cls=_Lazy, invoke_without_command=True, short_help="Predict what NATS JetStream brings, window by window.")
+@click.pass_context
+def stream(ctx: click.Context) -> None:
     """Let a model predict what NATS JetStream brings, window by window, and lose nothing.
 
     \b
@@ -64,3 +65,5 @@ def stream() -> None:
 
     It comes with pip install 'aipod[stream]'.
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

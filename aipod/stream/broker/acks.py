@@ -106,8 +106,11 @@ class Acks:
             try:
                 for _ in range(min(_TURN, len(replies))):
                     await nc.publish(replies.popleft(), what)
-            except nats.errors.Error as error:
-                _log.debug("acknowledgements were not sent: %s", error)
+            except Exception as error:
+                # Whatever it is: who writes them must not end, or nothing would ever be acknowledged again.
+                foreseen = isinstance(error, (nats.errors.Error, OSError))
+                level = logging.DEBUG if foreseen else logging.ERROR
+                _log.log(level, "acknowledgements were not sent: %s", error, exc_info=not foreseen)
                 replies.clear()
             if replies:
                 await asyncio.sleep(0)

@@ -129,7 +129,10 @@ class Connect:
 
 def _wrong_with(url: str) -> str:
     # Not a word of the URL itself: it may hold a password.
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    try:
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+    except ValueError:
+        return "it is no URL; write nats://host:port, and of a password's [ ] / ? # @ and % the codes, such as %5B"
     try:
         port = parts.port
     except ValueError:
@@ -145,8 +148,9 @@ def _readable(name: str, path: str) -> None:
     try:
         with Path(path).open("rb") as file:
             file.read(1)
-    except OSError as error:
-        raise ConfigError([f"{name}: the file cannot be read: {error.strerror}"]) from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "its name is none"
+        raise ConfigError([f"{name}: the file cannot be read: {reason}"]) from error
 
 
 def _text(name: str, path: str, form: str, what: str) -> str:

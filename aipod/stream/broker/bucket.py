@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,12 +11,14 @@ from nats.js import JetStreamContext
 from nats.js.errors import BucketNotFoundError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
-from aipod.errors import Unavailable
+from aipod.errors import ConfigError, Unavailable
 from aipod.stream.broker.connection import Connection
-from aipod.stream.broker.failures import Refused, translated
-from aipod.stream.broker.times import nanoseconds
+from aipod.stream.broker.failures import translated
+from aipod.stream.broker.reader import get_message
+from aipod.stream.errors import Refused
+from aipod.stream.message import Message
 
-__all__ = ["Bucket", "Entry", "peek", "token"]
+__all__ = ["Bucket", "Entry", "foresee", "peek", "token"]
 
 _PLAIN: frozenset[int] = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
 
@@ -36,7 +37,8 @@ def token(name: str) -> str:
 class Bucket:
     """A bucket, made when it is first used and not there.
 
-    Every method raises :class:`~aipod.errors.Unavailable` if the broker is away.
+    Every method raises :class:`~aipod.errors.Unavailable` if the broker is away, and
+    :class:`~aipod.errors.ConfigError` if it does not let us.
     """
 
     def __init__(self, conn: Connection, name: str) -> None:
@@ -80,12 +82,31 @@ class Bucket:
                 return False
         return True
 
+    async def last(self, key: str) -> Entry | None:
+        """Read the last change of a key, its removal too: that has an empty value. None if nothing is left of it."""
+        with self._translated(f"reading {key}"):
+            await self._open()
+            found = await _last(self._conn, self.name, key)
+        return None if found is None else Entry(_read(found.data), found.seq)
+
+    async def forget(self, key: str, last: int | None = None) -> None:
+        """Leave nothing of a key, not even that it was removed; of its changes up to ``last``, if that is given."""
+        upto = {} if last is None else {"seq": last + 1}
+        await self._ask("STREAM.PURGE", {"filter": f"$KV.{self.name}.{key}", **upto})
+
     async def keys(self, pattern: str) -> list[str]:
         """List the keys that fit a pattern of tokens, those included that were removed; sorted."""
-        await self._open()
         prefix = f"$KV.{self.name}."
-        about = await self._conn.api(f"STREAM.INFO.KV_{self.name}", {"subjects_filter": prefix + pattern})
+        about = await self._ask("STREAM.INFO", {"subjects_filter": prefix + pattern})
         return sorted(subject[len(prefix) :] for subject in about["state"].get("subjects") or {})
+
+    async def _ask(self, what: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        with self._translated(what):
+            await self._open()
+            try:
+                return await self._conn.api(f"{what}.KV_{self.name}", request)
+            except Refused as error:  # it was removed in this very moment
+                raise Unavailable(str(error)) from error
 
     async def _open(self) -> KeyValue:
         js = self._conn.js
@@ -103,8 +124,10 @@ class Bucket:
         try:
             with translated(doing):
                 yield
-        except Unavailable:
+        except Unavailable as error:
             self._kv = None  # nobody answers for a bucket that was removed, either: look for it again
+            if why := self._conn.denial(error, self.name):
+                raise ConfigError([_forbidden(self.name, why)]) from error
             raise
 
 
@@ -116,13 +139,40 @@ async def peek(conn: Connection, bucket: str, key: str) -> tuple[dict[str, Any],
     Raises:
         Unavailable: The broker is away.
     """
+    message = await _last(conn, bucket, key)
+    found = _read(message.data) if message is not None else {}  # one that was removed has no data
+    return found, message.stored if message is not None and found else 0.0
+
+
+async def foresee(conn: Connection, bucket: str) -> str:
+    """Say what the first use of a bucket would find; nothing is made.
+
+    Raises:
+        ConfigError: The broker does not let us.
+        Unavailable: The broker is away.
+    """
     try:
-        answer = await conn.api(f"STREAM.MSG.GET.KV_{bucket}", {"last_by_subj": f"$KV.{bucket}.{key}"})
-    except Refused:
-        return {}, 0.0
-    message = answer["message"]
-    found = _read(base64.b64decode(message.get("data", "")))  # one that was removed has no data
-    return (found, nanoseconds(message["time"]) / 1e9) if found else ({}, 0.0)
+        await conn.api(f"STREAM.INFO.KV_{bucket}")
+    except Refused as error:
+        if not error.is_no_stream:
+            raise
+        return f"bucket {bucket} would be made"
+    except Unavailable as error:
+        if why := conn.denial(error, bucket):
+            raise ConfigError([_forbidden(bucket, why)]) from error
+        raise
+    return f"bucket {bucket} is there"
+
+
+def _forbidden(bucket: str, why: str) -> str:
+    return f"the broker does not permit what is needed for bucket {bucket!r}: {why}"
+
+
+async def _last(conn: Connection, bucket: str, key: str) -> Message | None:
+    try:
+        return await get_message(conn, f"KV_{bucket}", subject=f"$KV.{bucket}.{key}")
+    except Refused:  # there is no bucket
+        return None
 
 
 def _written(value: Mapping[str, Any]) -> bytes:

@@ -16,9 +16,11 @@ from nats.js import JetStreamContext
 
 from aipod.errors import AipodError, ConfigError, Unauthenticated, Unavailable
 from aipod.stream.broker.address import Connect
-from aipod.stream.broker.failures import Refused, translated
+from aipod.stream.broker.failures import translated
 from aipod.stream.broker.requests import Requests
 from aipod.stream.ending import end
+from aipod.stream.errors import Refused
+from aipod.stream.pauses import Pauses
 
 __all__ = ["Connect", "Connection", "connect"]
 
@@ -147,6 +149,16 @@ class Connection:
         with translated(what):
             return await self._requests.ask(subject, payload, timeout, headers)
 
+    def denial(self, error: Unavailable, about: str = "") -> str:
+        """Give what the broker last said of our permissions, if that can be why it did not answer; "" if not.
+
+        Args:
+            about: What its words have to name.
+        """
+        said = str(self.nc.last_error or "") if self.generation else ""
+        denies = "permissions violation" in said.lower() and about.lower() in said.lower()
+        return said if denies and error.may_have_run else ""
+
     async def close(self) -> None:
         """Send what is still to be sent, if the broker is there, and close; never raises, and never takes long."""
         self._closing = True
@@ -160,7 +172,12 @@ class Connection:
 
     async def _use(self, client: Client) -> None:
         requests = Requests(client)
-        await requests.open()
+        try:
+            with translated("connecting"):
+                await requests.open()
+        except Unavailable:  # it is gone again already
+            await _bounded(client.close())
+            raise
         self.nc, self._requests = client, requests
         self.js = client.jetstream(domain=self.spec.domain)
         self._changed(True)
@@ -239,10 +256,9 @@ class Connection:
 
     async def _reopen(self) -> None:
         """Take another client in place of one that was closed for good, as after a change of passwords."""
-        pause = _PAUSE
+        pauses = Pauses(_PAUSE, _LONGEST_PAUSE)
         while True:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE)
+            await asyncio.sleep(pauses.next())
             try:
                 return await self._use(await self._dial(None))
             except AipodError as error:

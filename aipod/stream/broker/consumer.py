@@ -9,14 +9,13 @@ from typing import Any
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream.broker.connection import Connection
-from aipod.stream.broker.failures import Refused
 from aipod.stream.broker.times import nanoseconds
+from aipod.stream.errors import LostEnd, NoStream, Refused
 
-__all__ = ["ConsumerSpec", "ConsumerState", "NoStream", "ensure", "find_stream"]
+__all__ = ["ConsumerSpec", "ConsumerState", "ensure", "find_stream"]
 
 # JetStream's numbers for what is not there, and for what is there already.
 _NO_CONSUMER = 10014
-_NO_STREAM = 10059
 _EXISTS = (10013, 10105, 10148)
 _NS = 1_000_000_000
 
@@ -136,10 +135,6 @@ class ConsumerState:
     time: float
 
 
-class NoStream(ConfigError):
-    """There is no such stream."""
-
-
 async def ensure(
     conn: Connection, spec: ConsumerSpec, *, create: bool = True, after: int | None = None, timeout: float = 5.0
 ) -> ConsumerState:
@@ -153,6 +148,7 @@ async def ensure(
     Raises:
         ConfigError: The stream is not there or not fit, or the consumer is not what the task needs; with every field
             that differs.
+        LostEnd: The stream ends before what was acknowledged.
         Unavailable: The broker is away.
     """
     stream = spec.stream if spec.stream is not None else await find_stream(conn, spec.subjects)
@@ -172,10 +168,7 @@ async def ensure(
         raise ConfigError([f"{what}: {problem}; delete it, or change the task" for problem in problems])
     state = _state(stream, spec, about, found, created)
     if state.floor > state.last:
-        raise ConfigError(
-            [f"stream {stream!r} ends at {state.last}, before what was acknowledged ({state.floor}): it has lost its "
-             f"end, or was made anew; delete consumer {spec.durable!r} to begin again"]
-        )  # fmt: skip
+        raise _beyond_the_end(state, spec)
     return state
 
 
@@ -200,7 +193,7 @@ async def _stream(conn: Connection, stream: str, timeout: float) -> dict[str, An
     try:
         return await conn.api(f"STREAM.INFO.{stream}", timeout=timeout)
     except Refused as error:
-        if error.err_code == _NO_STREAM:
+        if error.is_no_stream:
             raise NoStream([f"there is no stream {stream!r}; create it, or name another"]) from error
         raise ConfigError([f"stream {stream!r}: {error.description}"]) from error
 
@@ -211,7 +204,7 @@ async def _consumer(conn: Connection, stream: str, durable: str, timeout: float)
     except Refused as error:
         if error.err_code == _NO_CONSUMER:
             return None
-        if error.err_code == _NO_STREAM:
+        if error.is_no_stream:
             raise Unavailable(f"stream {stream!r} was deleted just now") from error
         raise
 
@@ -249,6 +242,18 @@ def _unfit(conn: Connection, spec: ConsumerSpec, about: dict[str, Any]) -> str:
         if (version.major, version.minor) < (2, 10):
             return f"a consumer of several subjects needs nats-server 2.10, and this is {version.major}.{version.minor}"
     return ""
+
+
+def _beyond_the_end(state: ConsumerState, spec: ConsumerSpec) -> ConfigError:
+    ends, durable = f"stream {state.stream!r} ends at {state.last}", f"consumer {spec.durable!r}"
+    if spec.start == f"seq:{state.floor + 1}":  # nothing was acknowledged: the stream may still come so far
+        return ConfigError([f"{ends}, before where {durable} begins ({spec.start}); delete it to begin elsewhere"])
+    return LostEnd(
+        [
+            f"{ends}, before what was acknowledged ({state.floor}): it has lost its end, or was made anew; delete "
+            f"{durable}, and start the task again"
+        ]
+    )
 
 
 def _differences(spec: ConsumerSpec, config: dict[str, Any]) -> Iterator[str]:

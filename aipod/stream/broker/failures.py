@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import nats.errors
 from nats.js.errors import APIError
 
-from aipod.errors import AipodError, InvalidArgument, Unavailable
+from aipod.errors import InvalidArgument, Unavailable
+from aipod.stream.errors import Refused
 
-__all__ = ["Refused", "Replaced", "translated"]
+__all__ = ["translated"]
 
-_NO_MESSAGE = 10037
 # What no second try makes better.
 _OURS = (
     nats.errors.MaxPayloadError,
@@ -21,35 +21,6 @@ _OURS = (
     nats.errors.JsonParseError,
     getattr(nats.errors, "BadHeaderError", nats.errors.BadSubjectError),
 )
-
-
-class Refused(AipodError):
-    """The broker understood, and said no.
-
-    Attributes:
-        code: As in HTTP.
-        err_code: JetStream's own number, which says more.
-    """
-
-    status = "FAILED_PRECONDITION"
-
-    def __init__(self, doing: str, code: int, err_code: int, description: str) -> None:
-        super().__init__(f"{doing}: the broker refused: {description} ({err_code})")
-        self.code = code
-        self.err_code = err_code
-        self.description = description
-
-    @property
-    def is_not_found(self) -> bool:
-        """Whether the message that was asked for is not in its stream."""
-        return self.err_code == _NO_MESSAGE
-
-
-class Replaced(Unavailable):
-    """The stream is not the one that it was."""
-
-    def __init__(self, stream: str) -> None:
-        super().__init__(f"stream {stream!r} was made anew or has lost its end; the task has to start afresh")
 
 
 @contextmanager
@@ -65,10 +36,11 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except APIError as error:
         # Not all of them have the attributes that their class declares.
-        code = getattr(error, "code", None)
+        code, number = getattr(error, "code", None), getattr(error, "err_code", None)
+        reason = getattr(error, "description", None)
         if code is None or code >= 500:
-            raise Unavailable(f"{doing}: JetStream is not available now", may_have_run=True) from error
-        number, reason = getattr(error, "err_code", None), getattr(error, "description", None)
+            why = reason or "JetStream is not available now; is it switched on?"
+            raise Unavailable(f"{doing}: {why}", may_have_run=True) from error
         raise Refused(doing, code, number or 0, reason or "no reason given") from error
     except _OURS as error:
         raise InvalidArgument(f"{doing}: {error}") from error

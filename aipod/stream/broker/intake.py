@@ -21,14 +21,15 @@ from aipod.errors import ConfigError, Unavailable
 from aipod.stream.broker.acks import Acks
 from aipod.stream.broker.alarm import Alarm
 from aipod.stream.broker.connection import Connection
-from aipod.stream.broker.consumer import ConsumerSpec, ConsumerState, NoStream, ensure
-from aipod.stream.broker.failures import Refused, Replaced
+from aipod.stream.broker.consumer import ConsumerSpec, ConsumerState, ensure
 from aipod.stream.broker.headers import plain
 from aipod.stream.broker.pulls import Pulls, place_of
 from aipod.stream.broker.reader import Reader
 from aipod.stream.broker.removals import Removals
 from aipod.stream.broker.times import ServerClock
+from aipod.stream.errors import NoStream, Refused, Replaced
 from aipod.stream.message import Message
+from aipod.stream.pauses import Pauses
 
 __all__ = ["Intake"]
 
@@ -99,7 +100,7 @@ class Intake:
         self._lag = state.num_pending
         self._in_doubt = False
         self._looked = 0.0
-        self._pause = 0.0
+        self._pauses = Pauses(*_PAUSES)
         self._not_before = 0.0
 
     def __repr__(self) -> str:
@@ -250,12 +251,12 @@ class Intake:
             if isinstance(error, Replaced):
                 raise
             # The broker is away, or a leader is being chosen: the doubt stays, and is looked into again.
-            _log.log(logging.DEBUG if self._pause else logging.WARNING, "%s waits: %s", self._spec.durable, error)
+            level = logging.DEBUG if self._pauses.begun else logging.WARNING
+            _log.log(level, "%s waits: %s", self._spec.durable, error)
             self._in_doubt = True
-            self._pause = min(max(self._pause * 2, _PAUSES[0]), _PAUSES[1])
-            self._not_before = self._monotonic() + self._pause
+            self._not_before = self._monotonic() + self._pauses.next()
         else:
-            self._pause = 0.0
+            self._pauses.reset()
 
     def _take(self) -> None:
         queue, held = self._pulls.queue, self._held

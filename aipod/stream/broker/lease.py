@@ -17,13 +17,14 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from aipod.errors import AipodError, Unavailable
-from aipod.stream.broker.bucket import Bucket, token
+from aipod.errors import AipodError
+from aipod.stream.broker.bucket import Bucket, Entry, token
 from aipod.stream.broker.connection import Connection
 from aipod.stream.ending import end
+from aipod.stream.retry import Retry
 
 __all__ = ["Lease", "Membership", "lease_key"]
 
@@ -32,6 +33,10 @@ _log = logging.getLogger(__name__)
 # How much longer than ``ttl`` others wait: clocks run at slightly different speeds.
 _MARGIN = 1.1
 _LONGEST_PAUSE = 0.5
+# Times ``ttl`` after which nobody waits any more for one who said nothing: what it left is removed.
+_GONE = 10
+# So many entries are asked for at a time.
+_AT_ONCE = 64
 
 
 def lease_key(task: str, partition: int) -> str:
@@ -51,13 +56,14 @@ class Lease:
         holder: Who we are, for people.
         ttl: Seconds after which one that is not renewed may be taken over.
         about: What the entry says of us beside that.
+        log: Where to say how it stands.
 
     Attributes:
         lost: Set when somebody else has it, or had it; :meth:`acquire` clears it. Never for mere lateness.
         token: Greater with every acquisition, by whomever; 0 before the first.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917
         self,
         conn: Connection,
         bucket: str,
@@ -67,6 +73,7 @@ class Lease:
         ttl: float = 5.0,
         clock: Callable[[], float] = awake,
         about: Mapping[str, Any] | None = None,
+        log: logging.Logger = _log,
     ) -> None:
         self.key = lease_key(task, partition)
         self.lost = asyncio.Event()
@@ -77,6 +84,8 @@ class Lease:
         self._met: Any = None
         self._ttl = ttl
         self._clock = clock
+        self._log = log
+        self._retry = Retry("the lease", log)
         self._revision = 0
         self._renewed = -math.inf
         self._renewing: asyncio.Task[None] | None = None
@@ -104,12 +113,15 @@ class Lease:
 
         Args:
             on_other: Called with the entry of whoever else is seen to have it, once for each.
+
+        Raises:
+            ConfigError: The broker does not let us.
         """
         await self._stop()
         self._on_other = on_other
         self._renewed = -math.inf
         self._met = None
-        while not await self._patiently(self._try()):
+        while not await self._retry(self._try):
             await asyncio.sleep(min(self._ttl / 10, _LONGEST_PAUSE))
         self.lost.clear()
         self._renewing = asyncio.ensure_future(self._renew())
@@ -127,7 +139,7 @@ class Lease:
                 if entry is not None and entry.value.get("id") == self._value["id"]:
                     await self._bucket.remove(self.key, last=entry.revision)
         except AipodError as error:
-            _log.debug("%s is not released, but runs out: %s", self.key, error)
+            self._log.debug("%s is not released, but runs out: %s", self.key, error)
         self._revision = 0
 
     async def _try(self) -> bool:
@@ -170,7 +182,7 @@ class Lease:
             pause = self._ttl / 3
             if not doubted and not self.held():
                 doubted = True
-                _log.warning("%s was not renewed for %.1f s; nothing is written until it is", self.key, self.age)
+                self._log.warning("%s was not renewed for %.1f s; nothing is written until it is", self.key, self.age)
             try:
                 if not await asyncio.wait_for(self._write(self._revision), self._ttl / 3):
                     # An earlier write may have arrived whose answer did not.
@@ -179,23 +191,16 @@ class Lease:
                         break
                     self._revision, pause = entry.revision, 0.0
             except (AipodError, asyncio.TimeoutError) as error:
-                _log.debug("%s was not renewed: %s", self.key, error)
+                self._log.debug("%s was not renewed: %s", self.key, error)
                 pause = self._ttl / 20
             if doubted and self.held():
                 doubted = False
-                _log.warning("%s is renewed: nobody else had it, and the work goes on", self.key)
+                self._log.warning("%s is renewed: nobody else had it, and the work goes on", self.key)
         # Of an entry that is gone nobody can tell whose it was meanwhile.
         gone = "%s is lost: it was removed" if entry is None else "%s is lost: another process has it"
-        _log.warning(gone, self.key)
+        self._log.warning(gone, self.key)
         self._renewed = -math.inf
         self.lost.set()
-
-    async def _patiently(self, trying: Coroutine[Any, Any, bool]) -> bool:
-        try:
-            return await trying
-        except Unavailable as error:
-            _log.debug("%s: %s", self.key, error)
-            return False
 
     async def _stop(self) -> None:
         renewing, self._renewing = self._renewing, None
@@ -207,7 +212,8 @@ class Membership:
     """Who works for a task, so that its partitions can be shared fairly. Belongs to the loop.
 
     Each process has an entry that it writes again every third of ``ttl``; one whose revision has not changed for longer
-    than ``ttl`` by the clock of whoever looks is gone.
+    than ``ttl`` by the clock of whoever looks is gone. What is left of those is removed by the others, since every
+    process that ever was would have something there, to be looked at by all who come later.
     """
 
     def __init__(
@@ -226,6 +232,7 @@ class Membership:
         self._ttl = ttl
         self._clock = clock
         self._seen: dict[str, tuple[int, float]] = {}
+        self._tidies = True
         self._presence: asyncio.Task[None] | None = None
 
     async def join(self) -> None:
@@ -244,7 +251,7 @@ class Membership:
             return
         await end({presence})
         try:
-            await self._bucket.remove(self.key)
+            await self._bucket.forget(self.key)
         except AipodError as error:
             _log.debug("%s is not removed, but runs out: %s", self.key, error)
 
@@ -254,14 +261,30 @@ class Membership:
         Raises:
             Unavailable: The broker is away.
         """
+        keys = [key for key in await self._bucket.keys(self._all) if key != self.key]
         there: dict[str, tuple[int, float]] = {}
-        for key in await self._bucket.keys(self._all):
-            entry = await self._bucket.get(key)
-            if entry is not None and key != self.key:
-                revision, since = self._seen.get(key, (0, 0.0))
-                there[key] = (revision, since) if revision == entry.revision else (entry.revision, self._clock())
+        for first in range(0, len(keys), _AT_ONCE):
+            some = keys[first : first + _AT_ONCE]
+            for key, entry in zip(some, await asyncio.gather(*map(self._bucket.last, some)), strict=True):
+                if entry is not None:
+                    there[key] = self._seen_as(key, entry)
+                    await self._tidy(key, entry, there[key][1])
         self._seen = there
         return 1 + sum(self._clock() - since <= self._ttl * _MARGIN for _, since in there.values())
+
+    def _seen_as(self, key: str, entry: Entry) -> tuple[int, float]:
+        if not entry.value:  # it left
+            return entry.revision, -math.inf
+        revision, since = self._seen.get(key, (0, 0.0))
+        return (revision, since) if revision == entry.revision else (entry.revision, self._clock())
+
+    async def _tidy(self, key: str, entry: Entry, since: float) -> None:
+        if self._tidies and self._clock() - since > self._ttl * _GONE:
+            try:
+                await self._bucket.forget(key, entry.revision)  # not what it writes in this very moment
+            except AipodError as error:
+                self._tidies = False  # it may not be ours to do, and whoever shares must not wait for it
+                _log.debug("%s is not removed: %s", key, error)
 
     async def share(self, total: int) -> int:
         """How many of ``total`` partitions are ours to hold, at most.

@@ -21,6 +21,7 @@ from nats.aio.subscription import Subscription
 
 from aipod.stream.broker.connection import Connection
 from aipod.stream.ending import end
+from aipod.stream.pauses import Pauses
 
 __all__ = ["Pulls", "place_of"]
 
@@ -100,7 +101,7 @@ class Pulls:
         self._subscription: Subscription | None = None
         self._inbox = ""
         self._heard = 0.0
-        self._pause = 0.0
+        self._pauses = Pauses(*_PAUSES)
         self._not_before = 0.0
         self._any_size = False
         self._stopped = False
@@ -194,7 +195,7 @@ class Pulls:
         came, self._came = self._came, 0
         if came:
             self._heard = self._clock()
-            self._pause = 0.0
+            self._pauses.reset()
         while came and self._owed:
             inbox, owed = next(iter(self._owed.items()))
             if owed > came:
@@ -212,12 +213,11 @@ class Pulls:
             return
         self._owed.pop(msg.subject, None)
         if status in _EXPIRED or text == _COMPLETED:
-            self._pause = 0.0
+            self._pauses.reset()
         elif text == _TOO_LARGE:
             self._any_size = True
         else:
             _log.debug("a pull request ended with %s %s", status, text)
             self.doubt = True
-            self._pause = min(max(self._pause * 2, _PAUSES[0]), _PAUSES[1])
-            self._not_before = self._clock() + self._pause
+            self._not_before = self._clock() + self._pauses.next()
         self._wake()

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aipod.errors import ConfigError, SerializationError
-from aipod.stream.result import Recorded, Result
+from aipod.stream.errors import Diverged
+from aipod.stream.result import Identity, Recorded, Result
 from aipod.stream.sinks.history import Recall
-from aipod.stream.sinks.interface import Diverged
 from aipod.stream.sinks.journal import Journal, Line
 from aipod.stream.sinks.room import try_to_write
 from aipod.stream.sinks.thread import SinkThread
@@ -52,8 +52,8 @@ class FileSink:
         self._journal = Journal(self._directory, max_bytes, max_age)
         self._thread = SinkThread("files")
         # What is there already, by identity, the oldest first; None until the files have been read.
-        self._known: OrderedDict[str, Recorded] | None = None
-        self._places: dict[str, Line] = {}
+        self._known: OrderedDict[Identity, Recorded] | None = None
+        self._places: dict[Identity, Line] = {}
         # Those that wait for the next flush. One flush runs at a time and takes all of them.
         self._waiting: list[_Waiting] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -77,7 +77,7 @@ class FileSink:
         return await self._thread.run(self._recall, since, floor)
 
     async def stored(self, recorded: Recorded) -> Result | None:
-        place = self._places.get(Result(self._task, recorded, None).identity)
+        place = self._places.get(recorded.identity)
         if place is None:
             return None
         return Result.read(await self._thread.run(self._journal.line_at, place.file, place.offset))
@@ -86,7 +86,7 @@ class FileSink:
         if self._known is None:
             await self._thread.run(self._recall, float("inf"), sys.maxsize)
         assert self._known is not None
-        there = self._known.get(result.identity)
+        there = self._known.get(result.recorded.identity)
         if there is None:
             await self._append(_Waiting(self._line(result), result, asyncio.get_running_loop().create_future()))
         elif not there.agrees(result.recorded):
@@ -125,7 +125,7 @@ class FileSink:
 
     def _remember(self, result: Result) -> None:
         if self._known is not None:
-            self._known[result.identity] = result.recorded
+            self._known[result.recorded.identity] = result.recorded
             if len(self._known) > _MAX_REMEMBERED:
                 self._known.popitem(last=False)
 
@@ -136,16 +136,16 @@ class FileSink:
 
     def _recall(self, since: float, floor: int) -> list[Recorded]:
         recall, seen = Recall(since, floor), 0
-        known: list[tuple[str, Recorded]] = []
+        known: list[tuple[Identity, Recorded]] = []
         self._places = {}
         for line in self._journal.backwards():
             seen += len(line.text)
             result, stored = self._read(line)
             self._clock = max(self._clock, stored)
             if len(known) < _MAX_REMEMBERED:
-                known.append((result.identity, result.recorded))
+                known.append((result.recorded.identity, result.recorded))
             if recall.offer(result.recorded, stored):
-                self._places[result.identity] = line._replace(text=b"")
+                self._places[result.recorded.identity] = line._replace(text=b"")
             elif seen > _LOOK_BACK_BYTES:
                 break
         self._known = OrderedDict(reversed(known))

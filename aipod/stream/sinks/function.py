@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from aipod.errors import AipodError, ModelError, Unavailable
+from aipod.errors import AipodError, ConfigError, ModelError, Unavailable
 from aipod.stream.result import Result
 from aipod.stream.sinks.thread import SinkThread
 
@@ -16,9 +16,10 @@ __all__ = ["FunctionSink"]
 class FunctionSink:
     """Calls ``function(result)`` for each :class:`~aipod.stream.result.Result`.
 
-    A plain function runs in a thread of the sink's own, one call after the other; an ``async def`` on the loop. The
-    same result may come again after a crash: ``result.identity`` is its name. To be asked again, a function raises
-    :class:`~aipod.errors.Unavailable`, or lets an ``OSError`` through, as those of connections are.
+    A plain function runs in a thread of the sink's own, one call after the other; an ``async def`` on the loop, and so
+    does whatever awaitable a function returns. The same result may come again after a crash: ``result.identity`` is its
+    name. To be asked again, a function raises :class:`~aipod.errors.Unavailable`, or lets an ``OSError`` through, as
+    those of connections are.
     """
 
     def __init__(self, function: Callable[[Result], Any], name: str) -> None:
@@ -35,9 +36,13 @@ class FunctionSink:
     async def write(self, result: Result) -> None:
         try:
             if inspect.iscoroutinefunction(self._function):
-                await self._function(result)
+                answer = self._function(result)
             else:
-                await self._thread.run(self._function, result)
+                answer = await self._thread.run(self._function, result)
+            if inspect.isawaitable(answer):  # of a function in a decorator, say, whose nature nobody sees before
+                await answer
+            elif inspect.isgenerator(answer) or inspect.isasyncgen(answer):
+                raise ConfigError([f"{self.name} yields, so nothing of it has run; write it without yield"])
         except AipodError:
             raise
         except OSError as error:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from aipod.errors import AipodError
 from aipod.stream.result import Recorded, Result
 
-__all__ = ["Diverged", "Fenced", "Foreseeing", "Record", "Sink", "TooLarge"]
+__all__ = ["Foreseeing", "Record", "Sink"]
 
 
 class Sink(Protocol):
@@ -73,38 +72,3 @@ class Foreseeing(Sink, Protocol):
             ConfigError: It cannot work like this.
             Unavailable: The other side is away.
         """
-
-
-class TooLarge(AipodError):
-    """A result that its sink will never take."""
-
-    status = "RESOURCE_EXHAUSTED"
-
-    def __init__(self, size: int, limit: int) -> None:
-        super().__init__(f"the result has {size} bytes, and its sink takes {limit}; make windows or results smaller")
-        self.size = size
-        self.limit = limit
-
-
-class Fenced(AipodError):
-    """Another process writes for this task; this one must stop."""
-
-    status = "ABORTED"
-
-    def __init__(self, task: str) -> None:
-        super().__init__(f"another process has taken over task {task!r}; this one stops")
-        self.task = task
-
-
-class Diverged(AipodError):
-    """The record holds this window with other members: it was closed otherwise, elsewhere, and that counts.
-
-    Attributes:
-        recorded: The window as the record has it.
-    """
-
-    status = "ALREADY_EXISTS"
-
-    def __init__(self, recorded: Recorded) -> None:
-        super().__init__(f"window {recorded.id} of key {recorded.key!r} is recorded with other members")
-        self.recorded = recorded

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream.broker.connection import Connection
-from aipod.stream.broker.failures import Refused
-from aipod.stream.broker.headers import parsed
+from aipod.stream.broker.reader import get_message
 from aipod.stream.broker.requests import NobodyThere
-from aipod.stream.sinks.interface import TooLarge
+from aipod.stream.errors import NoTaker, OutOfStep, Refused, TooLarge
+from aipod.stream.message import Message
 
-__all__ = ["Found", "OutOfStep", "Stored", "fetch", "publish", "wire_bytes"]
+__all__ = ["Stored", "addressed", "fetch", "publish", "wire_bytes"]
 
 # JetStream's own numbers for why it refuses.
 _TOO_LARGE = (10054, 10097)  # the message; its headers
@@ -25,20 +23,6 @@ _OUT_OF_STEP = (10071, 10164)
 _MAX_SUBJECT_BYTES = 3_900
 _MAX_HEADER_BYTES = 65_000
 _EXPECTED_STREAM = "Nats-Expected-Stream"
-
-
-class OutOfStep(Refused):
-    """The last message of the subject is another one than was expected."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """A message of a stream; times are left out, since whoever fetches one knows what it is looking for."""
-
-    seq: int
-    subject: str
-    data: bytes
-    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -59,6 +43,11 @@ def wire_bytes(headers: Mapping[str, str], data: bytes = b"") -> int:
     return 12 + sum(len(name) + len(value) + 4 for name, value in headers.items()) + len(data)
 
 
+def addressed(stream: str, headers: Mapping[str, str]) -> dict[str, str]:
+    """Add what has no stream but this one take a message."""
+    return {_EXPECTED_STREAM: stream, **headers}
+
+
 async def publish(connection: Connection, stream: str, subject: str, data: bytes, headers: Mapping[str, str]) -> Stored:
     """Store a message, and return when it is durable there.
 
@@ -75,6 +64,7 @@ async def publish(connection: Connection, stream: str, subject: str, data: bytes
     if not connection.connected:
         # The client would keep it and send it whenever it likes.
         raise Unavailable("the broker is away")
+    headers = addressed(stream, headers)  # before it is measured
     around = wire_bytes(headers)
     size, limit = around + len(data), connection.nc.max_payload
     if size > limit:
@@ -84,36 +74,27 @@ async def publish(connection: Connection, stream: str, subject: str, data: bytes
     doing = f"publish to {subject}"
     try:
         # Not through the client's own publish, which costs more than the rest of a result together.
-        reply = await connection.request(subject, data, {_EXPECTED_STREAM: stream, **headers}, what=doing)
+        reply = await connection.request(subject, data, headers, what=doing)
         return _stored(reply.data, stream, subject)
     except NobodyThere as error:
-        raise Unavailable(f"no stream takes subject {subject!r}; make one, or let the task (create = true)") from error
+        raise NoTaker(subject) from error
     except Refused as error:
         if error.err_code in _TOO_LARGE:
-            info = await connection.api(f"STREAM.INFO.{stream}")
-            raise TooLarge(size, info["config"].get("max_msg_size", limit)) from error
+            own = (await connection.api(f"STREAM.INFO.{stream}"))["config"].get("max_msg_size", -1)
+            raise TooLarge(size, own if own >= 0 else limit) from error
         raise _meaning(error, subject) from error
 
 
-async def fetch(connection: Connection, stream: str, *, seq: int = 0, subject: str = "") -> Found | None:
-    """Read one message from the stream's leader: that at ``seq``, the last of ``subject``, or, with both, the first of
-    ``subject`` from ``seq`` on; None if there is none.
+async def fetch(connection: Connection, stream: str, *, seq: int = 0, subject: str = "") -> Message | None:
+    """Read one message, as :func:`~aipod.stream.broker.reader.get_message` does.
 
     Raises:
         Unavailable: The broker or the stream is away.
     """
-    request: dict[str, Any] = {"seq": seq} if seq else {"last_by_subj": subject}
-    if seq and subject:
-        request["next_by_subj"] = subject
     try:
-        answer = await connection.api(f"STREAM.MSG.GET.{stream}", request)
+        return await get_message(connection, stream, seq=seq, subject=subject)
     except Refused as error:
-        if error.is_not_found:
-            return None
         raise Unavailable(f"read from stream {stream}: {error.description}") from error
-    raw = answer["message"]
-    data, headers = (base64.b64decode(raw.get(part) or b"") for part in ("data", "hdrs"))
-    return Found(raw["seq"], raw["subject"], data, parsed(headers))
 
 
 def _stored(answer: bytes, stream: str, subject: str) -> Stored:

@@ -17,12 +17,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from aipod.errors import AipodError, ConfigError, Unavailable
+from aipod.stream.errors import Diverged
 from aipod.stream.result import Recorded, Result
 from aipod.stream.sinks.dialects import Meaning, arguments_for, as_error, meaning_of, prepare
 from aipod.stream.sinks.history import UNSETTLED
-from aipod.stream.sinks.interface import Diverged
 from aipod.stream.sinks.room import try_to_write
-from aipod.stream.sinks.table import KEY, check_table, recorded_of, result_of, results_table, row_of
+from aipod.stream.sinks.table import KEY, check_table, key_of, recorded_of, result_of, results_table, row_of
 from aipod.stream.sinks.thread import SinkThread
 from aipod.stream.tasks.database import read_record_url, sqlite_file
 
@@ -155,7 +155,7 @@ class SqlSink:
             raise Diverged(there)
 
     def _stored(self, recorded: Recorded) -> Result | None:
-        row = row_of(Result(self._task, recorded, None))
+        row = key_of(self._task, recorded)
 
         def work() -> Result | None:
             with self._begin() as connection:

@@ -6,7 +6,7 @@ import os
 import sys
 
 from aipod.errors import StorageError
-from aipod.stream.burial import TaskStopped
+from aipod.stream.errors import TaskStopped
 from aipod.stream.result import Result
 from aipod.stream.sinks.thread import SinkThread
 

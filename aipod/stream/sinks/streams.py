@@ -7,12 +7,11 @@ from typing import Any
 
 from aipod.errors import ConfigError, Unavailable
 from aipod.stream.broker.connection import Connection
-from aipod.stream.broker.failures import Refused
+from aipod.stream.errors import NoTaker, Refused
 
 __all__ = ["find_stream"]
 
 _IN_USE = (10058, 10065)  # the name; the subject
-_NO_STREAM = 10059
 
 
 async def find_stream(
@@ -29,7 +28,8 @@ async def find_stream(
         Its configuration, as the broker gives it.
 
     Raises:
-        Unavailable: There is none, or the broker is away.
+        NoTaker: There is none.
+        Unavailable: The broker is away.
         ConfigError: It cannot be made, or what is there cannot do what a sink promises.
     """
     try:
@@ -38,17 +38,16 @@ async def find_stream(
         if not found and create:
             found = [await _create(connection, name or re.sub(r"[^A-Za-z0-9_-]+", "-", pattern), pattern, dedup)]
         if not found:
-            raise Unavailable(f"no stream takes subject {pattern!r}; make one, or let the task (create = true)")
+            raise NoTaker(pattern)
         if len(found) > 1 or (name is not None and found != [name]):
             raise ConfigError(_misplaced(pattern, found, name))
         info = await connection.api(f"STREAM.INFO.{found[0]}")
     except Refused as error:
-        if error.err_code == _NO_STREAM:  # it went in this very moment
+        if error.is_no_stream:  # it went in this very moment
             raise Unavailable(str(error)) from error
         raise ConfigError([str(error)]) from error
     except Unavailable as error:
-        why = str(connection.nc.last_error or "") if connection.generation else ""
-        if error.may_have_run and "permissions violation" in why.lower():
+        if why := connection.denial(error):
             raise ConfigError([f"the broker does not permit what is needed for subject {pattern!r}: {why}"]) from error
         raise
     config: dict[str, Any] = info["config"]

@@ -20,13 +20,14 @@ from typing import NamedTuple
 
 from aipod.errors import ConfigError, SerializationError, Unavailable
 from aipod.stream.broker.connection import Connection
+from aipod.stream.errors import Diverged, Fenced, OutOfStep
+from aipod.stream.message import Message
 from aipod.stream.origin import mark_of
-from aipod.stream.result import Recorded, Result
+from aipod.stream.result import Identity, Recorded, Result
 from aipod.stream.sinks.history import Recall, settles
-from aipod.stream.sinks.interface import Diverged, Fenced
-from aipod.stream.sinks.publishing import Found, OutOfStep, Stored, fetch, publish
+from aipod.stream.sinks.publishing import Stored, fetch, publish
 from aipod.stream.sinks.streams import find_stream
-from aipod.stream.sinks.sweep import Swept, sweep
+from aipod.stream.sinks.sweep import sweep
 from aipod.stream.tasks.template import Template
 
 __all__ = ["SubjectSink"]
@@ -85,7 +86,7 @@ class SubjectSink:
         self._tails: OrderedDict[str, _Tail] = OrderedDict()
         # Whether a subject that has no tail is known to be empty.
         self._complete = False
-        self._places: dict[str, int] = {}
+        self._places: dict[Identity, int] = {}
 
     def __repr__(self) -> str:
         return f"SubjectSink({self.name!r})"
@@ -131,11 +132,11 @@ class SubjectSink:
                 await asyncio.sleep(0)
             recorded, stored = found.pop(seq)
             if recall.offer(recorded, stored):
-                self._places[Result(self._task, recorded, None).identity] = seq
+                self._places[recorded.identity] = seq
         return recall.oldest_first()
 
     async def stored(self, recorded: Recorded) -> Result | None:
-        seq = self._places.get(Result(self._task, recorded, None).identity, 0)
+        seq = self._places.get(recorded.identity, 0)
         message = await fetch(self._connection, self._stream, seq=seq) if seq else None
         return None if message is None else self._owned(message)
 
@@ -174,7 +175,7 @@ class SubjectSink:
             known = self._tail_of(await fetch(self._connection, self._stream, subject=subject))
         return known or _EMPTY
 
-    def _tail_of(self, message: Found | None) -> _Tail:
+    def _tail_of(self, message: Message | None) -> _Tail:
         if message is None:
             return _EMPTY
         settled = message.seq if settles(self._owned(message).recorded) else _pointer(message)
@@ -217,7 +218,7 @@ class SubjectSink:
         if not there.recorded.agrees(result.recorded):
             raise Diverged(there.recorded)
 
-    def _note(self, message: Swept, result: Result) -> int:
+    def _note(self, message: Message, result: Result) -> int:
         """Remember the tail that a message is; the settled one that it hides, 0 for none."""
         known = self._tails.get(message.subject, _EMPTY)
         if message.seq > known.last:
@@ -232,7 +233,7 @@ class SubjectSink:
             self._tails.popitem(last=False)
             self._complete = False
 
-    def _owned(self, message: Found | Swept) -> Result:
+    def _owned(self, message: Message) -> Result:
         try:
             result = Result.read(message.data)
         except SerializationError:
@@ -249,6 +250,6 @@ class SubjectSink:
         )
 
 
-def _pointer(message: Found | Swept) -> int:
+def _pointer(message: Message) -> int:
     text = message.headers.get(_SETTLED, "")
     return int(text) if text.isascii() and text.isdigit() else 0

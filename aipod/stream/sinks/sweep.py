@@ -12,7 +12,6 @@ import itertools
 import json
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,10 +19,12 @@ from nats.aio.msg import Msg
 
 from aipod.errors import Unavailable
 from aipod.stream.broker.connection import Connection
-from aipod.stream.broker.failures import Refused, translated
+from aipod.stream.broker.failures import translated
 from aipod.stream.broker.headers import plain
+from aipod.stream.errors import Refused
+from aipod.stream.message import Message
 
-__all__ = ["Swept", "sweep"]
+__all__ = ["sweep"]
 
 _BATCH = 500
 _BATCH_BYTES = 8 << 20
@@ -35,20 +36,9 @@ _FORGOTTEN_AFTER = 30.0  # the broker's own clean-up, should we not come to it
 _EMPTY_ROUNDS = 3
 
 
-@dataclass(frozen=True)
-class Swept:
-    """A message, with the time at which it was stored, in unix seconds."""
-
-    seq: int
-    stored: float
-    subject: str
-    data: bytes
-    headers: dict[str, str]
-
-
 async def sweep(
     connection: Connection, stream: str, subject: str, *, since: float | None = None
-) -> AsyncGenerator[list[Swept], None]:
+) -> AsyncGenerator[list[Message], None]:
     """Read a subject (a pattern, too) in the stream's order: what was stored at or after ``since`` (unix seconds), or,
     for None, the last message of each subject. To be closed with ``aclosing``.
 
@@ -91,7 +81,7 @@ class _Reading:
         self._news = asyncio.Event()
         self._count = 0  # of the consumer's messages, to see that none is missing
 
-    async def batches(self) -> AsyncGenerator[list[Swept], None]:
+    async def batches(self) -> AsyncGenerator[list[Message], None]:
         nc = self._connection.nc
         inbox = nc.new_inbox()
 
@@ -110,7 +100,7 @@ class _Reading:
                 await subscription.unsubscribe()
             await _remove(self._connection, self._stream, self._consumer)
 
-    async def _pull(self, inbox: str) -> AsyncGenerator[list[Swept], None]:
+    async def _pull(self, inbox: str) -> AsyncGenerator[list[Message], None]:
         nc = self._connection.nc
         subject = f"{self._connection.spec.prefix}.CONSUMER.MSG.NEXT.{self._stream}.{self._consumer}"
         size = max(_BATCH_BYTES, 2 * nc.max_payload)
@@ -131,9 +121,9 @@ class _Reading:
             if empty == _EMPTY_ROUNDS:
                 raise Unavailable(f"stream {self._stream} says that there is more, and sends nothing")
 
-    async def _round(self, reply: str) -> tuple[list[Swept], int | None]:
+    async def _round(self, reply: str) -> tuple[list[Message], int | None]:
         """What one request brings, and how many messages are left after it; None if that is not known."""
-        batch: list[Swept] = []
+        batch: list[Message] = []
         left: int | None = None
         while len(batch) < _BATCH and left != 0:
             if len(batch) % _PIECE == 0:
@@ -151,7 +141,7 @@ class _Reading:
                 raise Unavailable("the broker's answer has a gap")
             left = data.num_pending
             stored = data.timestamp.timestamp()
-            batch.append(Swept(data.sequence.stream, stored, msg.subject, msg.data, plain(msg.headers)))
+            batch.append(Message(data.sequence.stream, stored, msg.subject, msg.data, plain(msg.headers)))
         return batch, left
 
     async def _next(self) -> Msg:
@@ -171,8 +161,8 @@ class _Reading:
         return not info["num_pending"] and info["delivered"]["consumer_seq"] == self._count
 
 
-def _pieces(batch: Sequence[Swept]) -> Iterator[list[Swept]]:
-    piece: list[Swept] = []
+def _pieces(batch: Sequence[Message]) -> Iterator[list[Message]]:
+    piece: list[Message] = []
     size = 0
     for message in batch:
         piece.append(message)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import NoSuchTableError
 from aipod.errors import ConfigError
 from aipod.stream.result import Recorded, Result
 
-__all__ = ["KEY", "check_table", "recorded_of", "result_of", "results_table", "row_of"]
+__all__ = ["KEY", "check_table", "key_of", "recorded_of", "result_of", "results_table", "row_of"]
 
 KEY = ("task", "key", "window", "revision")
 
@@ -82,7 +82,7 @@ def row_of(result: Result) -> dict[str, Any]:
     recorded = result.recorded
     document = json.loads(result.encode())
     return {
-        **_key_of(result.task, recorded),
+        **key_of(result.task, recorded),
         "start": recorded.start,
         "end": recorded.end,
         "reason": recorded.reason,
@@ -96,7 +96,8 @@ def row_of(result: Result) -> dict[str, Any]:
     }
 
 
-def _key_of(task: str, recorded: Recorded) -> dict[str, Any]:
+def key_of(task: str, recorded: Recorded) -> dict[str, Any]:
+    """Give the part of a window's row that is the primary key."""
     return {"task": task, "key": _shown(recorded.key), "window": recorded.id, "revision": recorded.revision}
 
 

@@ -49,6 +49,17 @@ class SinkThread:
         self._jobs.put((loop, done, function, args))
         return await done
 
+    def leave(self, last: Callable[[], None]) -> None:
+        """End the thread as soon as what was asked for has run, and then ``last``, which raises nothing; on the loop,
+        and without waiting for any of it."""
+        self._ended = True
+        if self._thread is None:
+            last()
+            return
+        loop = asyncio.get_running_loop()
+        self._jobs.put((loop, loop.create_future(), last, ()))
+        self._jobs.put(None)
+
     async def end(self, last: Callable[[], None] = lambda: None) -> None:
         """Let what was asked for run, then ``last``, and end the thread; a stuck one is left to the process's end.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aipod.stream.errors import Unreadable
 from aipod.stream.tasks.model import DeadSpec, ModelSpec
 from aipod.stream.tasks.prepare import Prepare, window_of
 from aipod.stream.tasks.provider import Provider, TaskProvider, open_provider, read_tasks
@@ -11,7 +12,6 @@ from aipod.stream.tasks.source import Source
 from aipod.stream.tasks.task import StreamTask
 from aipod.stream.tasks.template import Template
 from aipod.stream.tasks.toml import load, loads
-from aipod.stream.tasks.unreadable import Unreadable
 
 __all__ = [
     "DeadSpec",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from aipod.stream.tasks.decode import WHOLE, decoder
 from aipod.stream.tasks.keys import key_finder, needs_fields
 from aipod.stream.tasks.prepare import preparing
 from aipod.stream.tasks.sinkspec import SinkSpec
-from aipod.stream.tasks.source import Source
+from aipod.stream.tasks.source import PRESSURE, Source
 from aipod.stream.tasks.subjects import overlap
 from aipod.stream.tasks.template import Template
 from aipod.stream.tasks.times import time_finder
@@ -92,14 +93,14 @@ def _fields(decode: str, key: str, time: str, columns: Mapping[str, str]) -> Ite
 
 def _bounds(window: WindowSpec, source: Source) -> Iterator[str]:
     # A consumer hands out no more than that before something is acknowledged, which here is when a window is done: a
-    # larger one would wait for its last messages for ever.
+    # larger one would wait for its last messages, and be closed early each time.
     counted = window.kind in ("count", "sliding")
     most = int(window.size) if counted else window.max_messages
-    if most > source.max_ack_pending:
+    if most > PRESSURE * source.max_ack_pending:
         what = f"its {most} messages" if counted else f"its max_messages of {most}"
         yield (
             f"window: {what} cannot be waiting all at a time, since max_ack_pending is {source.max_ack_pending};"
-            f" make the window smaller, or max_ack_pending at least {most}"
+            f" make the window smaller, or max_ack_pending at least {math.ceil(most / PRESSURE)}"
         )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from aipod.errors import InvalidArgument
+from aipod.stream.errors import Unreadable
 from aipod.stream.tasks.fields import getter
-from aipod.stream.tasks.unreadable import Unreadable
 
 __all__ = ["Column"]
 

@@ -24,9 +24,9 @@ import msgpack
 import numpy as np
 
 from aipod.errors import ConfigError
+from aipod.stream.errors import Unreadable
 from aipod.stream.tasks import functions
 from aipod.stream.tasks.items import nearest
-from aipod.stream.tasks.unreadable import Unreadable
 
 __all__ = ["WHOLE", "Decoder", "decoder"]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from aipod.errors import ConfigError
-from aipod.stream.tasks.unreadable import Unreadable
+from aipod.stream.errors import Unreadable
 
 __all__ = ["Getter", "getter"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aipod.errors import ConfigError
-from aipod.stream.tasks.unreadable import Unreadable
+from aipod.stream.errors import Unreadable
 
 __all__ = ["find", "for_messages", "is_target", "load", "plain", "sentence"]
 
@@ -63,7 +63,8 @@ def plain(target: str) -> Callable[..., Any]:
         ConfigError: There is none, or it is a coroutine's.
     """
     function = load(target)
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+    asked = (function, getattr(function, "__call__", None))  # noqa: B004 - of an object, what runs is its method
+    if any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in asked):
         raise ConfigError([f"{target} is async; it is called between messages and cannot wait, so write a plain def"])
     return function
 

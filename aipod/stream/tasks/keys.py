@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from aipod.errors import ConfigError
+from aipod.stream.errors import Unreadable
 from aipod.stream.message import Message
 from aipod.stream.tasks import functions
 from aipod.stream.tasks.fields import getter
-from aipod.stream.tasks.unreadable import Unreadable
 
 __all__ = ["MAX_KEY_BYTES", "Finder", "finder", "key_finder", "needs_fields"]
 

@@ -7,7 +7,8 @@ import decimal
 import importlib
 import inspect
 import json
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from aipod.errors import ConfigError, Unavailable
@@ -53,42 +54,36 @@ class Provider:
             ConfigError: What it said makes no sense; with all that is wrong.
             Unavailable: It could not be asked.
         """
-        ask = self._source.tasks
-        if inspect.iscoroutinefunction(ask):
-            return await asyncio.to_thread(self._read, await self._waited(ask()))
-        return await asyncio.to_thread(self._asked)
+        given = await asyncio.to_thread(self._asked, self._source.tasks)
+        if inspect.isawaitable(given):
+            with self._telling():
+                given = await given
+        return await asyncio.to_thread(self._asked, lambda: self._read(given))
 
     async def close(self) -> None:
         close = getattr(self._source, "close", None)
         if close is not None:
-            await asyncio.to_thread(close)
+            answer = await asyncio.to_thread(close)
+            if inspect.isawaitable(answer):
+                await answer
 
-    async def _waited(self, answer: Awaitable[Given]) -> Given:
-        try:
-            return await answer
-        except functions.FAILURES as error:
-            raise self._failure(error) from error
-
-    def _asked(self) -> list[StreamTask]:
-        try:
-            given = self._source.tasks()
-            # A generator runs while it is listed.
-            given = list(given) if isinstance(given, Iterable) and not isinstance(given, (str, Mapping)) else given
-        except (ConfigError, Unavailable):
-            raise
-        except functions.FAILURES as error:
-            raise self._failure(error) from error
-        return self._read(given)
+    def _asked(self, question: Callable[[], Any]) -> Any:
+        with self._telling():
+            return question()
 
     def _read(self, given: Any) -> list[StreamTask]:
-        # All of them, so that what is wrong with one is seen, whoever runs it.
+        # All of them, so that what is wrong with one is seen, whoever runs it. A generator runs while it is read.
         tasks = read_tasks(given, self._place)
         return [task for task in tasks if not self._only or task.name in self._only]
 
-    def _failure(self, error: BaseException) -> Unavailable:
-        if isinstance(error, Unavailable):
-            return error
-        return Unavailable(f"the tasks cannot be asked for: {functions.sentence(self._place, error)}")
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except (ConfigError, Unavailable):
+            raise
+        except functions.FAILURES as error:
+            raise Unavailable(f"the tasks cannot be asked for: {functions.sentence(self._place, error)}") from error
 
 
 def read_tasks(given: Any, place: str) -> list[StreamTask]:

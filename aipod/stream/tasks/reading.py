@@ -16,7 +16,7 @@ class Reading:
     """Fills in ``value``, ``key`` and ``time`` of messages.
 
     Attributes:
-        read: Does it for one message; raises :class:`~aipod.stream.tasks.unreadable.Unreadable` and nothing else. It
+        read: Does it for one message; raises :class:`~aipod.stream.errors.Unreadable` and nothing else. It
             runs on the event loop and does not block, as long as the user's functions keep to it.
 
     Raises:

@@ -12,10 +12,14 @@ from typing import Any, Literal
 from aipod.config.kinds import Kind, choice, size, whole
 from aipod.errors import ConfigError
 from aipod.stream.broker.address import Connect
+from aipod.stream.broker.consumer import ConsumerSpec
 from aipod.stream.tasks.items import Part, duration, item, maybe, one, word
 from aipod.stream.tasks.subjects import overlap, problem_of
 
-__all__ = ["Source"]
+__all__ = ["PRESSURE", "Source"]
+
+# What part of a source's bounds open windows may take up; beyond that the oldest are closed early.
+PRESSURE = 0.9
 
 _LETTERS = r"[^\s.*>/\\]{1,255}"
 _START = re.compile(r"all|new|seq:([1-9][0-9]{0,18})|time:(.+)")
@@ -77,9 +81,9 @@ class Source(Part):
     subjects: tuple[str, ...] = item(_subjects())
     durable: str = item(word(_LETTERS, "a consumer's name: up to 255 characters without spaces and . * > / \\"))
     stream: str | None = item(maybe(word(_LETTERS, "a stream's name, without spaces and . * > / \\")), None)
-    start: str = item(_start(), "all")
-    ack_wait: float = item(duration(0.5, 3600.0), 10.0)
-    max_ack_pending: int = item(whole(1, 1_000_000), 20_000)
+    start: str = item(_start(), ConsumerSpec.start)
+    ack_wait: float = item(duration(1.0, 3600.0), ConsumerSpec.ack_wait)
+    max_ack_pending: int = item(whole(1, 1_000_000), ConsumerSpec.max_ack_pending)
     max_bytes: int = item(size(1024), 256 << 20)
     on_deleted: Literal["recreate", "fail"] = item(choice("recreate", "fail"), "recreate")
 

@@ -78,17 +78,17 @@ def _servers() -> Kind[tuple[str, ...]]:
 
 @dataclass(frozen=True)
 class _Nats(Part):
-    """What :class:`Connect` takes, with secrets out of files."""
+    """What :class:`Connect` takes, with secrets out of files; hidden where the secret itself can stand by mistake."""
 
     servers: tuple[str, ...] | None = item(maybe(_servers()), None, hidden=True)
     user: str | None = item(secret(), None, hidden=True)
     password: str | None = item(secret(), None, hidden=True)
     token: str | None = item(secret(), None, hidden=True)
-    creds: str | None = item(existing_file(), None)
-    nkey_seed: str | None = item(existing_file(), None)
+    creds: str | None = item(existing_file(), None, hidden=True)
+    nkey_seed: str | None = item(existing_file(), None, hidden=True)
     tls_ca: str | None = item(existing_file(), None)
     tls_cert: str | None = item(existing_file(), None)
-    tls_key: str | None = item(existing_file(), None)
+    tls_key: str | None = item(existing_file(), None, hidden=True)
     domain: str | None = item(maybe(word(r".*", "a text")), None)
     name: str | None = item(maybe(word(r".+", "a text")), None)
 

@@ -15,10 +15,10 @@ from collections.abc import Callable
 import numpy as np
 
 from aipod.errors import ConfigError
+from aipod.stream.errors import Unreadable
 from aipod.stream.message import Message
 from aipod.stream.tasks.items import nearest
 from aipod.stream.tasks.keys import finder
-from aipod.stream.tasks.unreadable import Unreadable
 
 __all__ = ["UNITS", "time_finder"]
 

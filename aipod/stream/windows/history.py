@@ -122,11 +122,13 @@ class History:
 
 
 def latest(windows: Sequence[Recorded]) -> list[Recorded]:
-    """Pick the last revision of each window, without early results, in the order of the first."""
-    found: dict[str, Recorded] = {}
+    """Pick the last revision of each window of each key, without early results, in the order of the first."""
+    found: dict[tuple[str, str], Recorded] = {}
     for window in windows:
-        if window.reason != "early" and (window.id not in found or found[window.id].revision <= window.revision):
-            found[window.id] = window
+        # Windows in time have the same id whatever their key.
+        name = window.key, window.id
+        if window.reason != "early" and (name not in found or found[name].revision <= window.revision):
+            found[name] = window
     return list(found.values())
 
 

@@ -90,11 +90,14 @@ class WindowSpec:
 
     @property
     def reach(self) -> float:
-        """How long before a message was stored a part of its window can have been recorded, in seconds.
+        """How long before a message was stored a part of its window can have been recorded, in seconds; or the window
+        itself, if the message comes late and amends it.
 
         A restart needs the results of so long before the first message that it reads again.
         """
-        return 0.0 if self.kind in COUNTED else self.size + self.lateness + self.wait
+        if self.kind in COUNTED:
+            return 0.0
+        return max(self.size + self.lateness + self.wait, self.retain if self.late == "amend" else 0.0)
 
     @classmethod
     def parse(cls, text: str, **more: Any) -> WindowSpec:

@@ -114,17 +114,23 @@ class TimedWindows(KeyWindows):
             return
         late: list[int] = []
         parts: list[_Part] = []
+        amended = False
         for start in self._shape.starts(instant):
             if again and (held := self._dealt.get(start, _NOTHING).holding(message.seq)) is not None:
                 recorded = held
+                amended = amended or held.reason == "amended"
             elif start + self._shape.size <= self._bound:
                 late.append(start)
             else:
                 parts.append(self._part(start))
         if parts:
             self._place(message, parts, out)
-        if late:
-            self._late(message, [self._known(start) for start in late], bool(parts), out)
+        known = [self._known(start) for start in late]
+        if amended:
+            # An earlier life knew it to be late, and dealt with the windows that are not known before it amended one.
+            known = [window for window in known if window is not None]
+        if known:
+            self._late(message, known, bool(parts), out)
         elif not parts:
             out.append(Done(message, recorded))
 

@@ -8,10 +8,11 @@ message may rest on a window that was closed before.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from aipod.stream.message import Message
-from aipod.stream.result import Recorded, ranges_of
+from aipod.stream.result import Members, Recorded, ranges_of
 
 __all__ = ["FINISHING", "Ahead", "Closed", "Done", "Late", "Outcome", "Reason", "Window"]
 
@@ -36,6 +37,7 @@ class Window(NamedTuple):
         releases: Positions of the messages that are in no other open window; done when this one is recorded.
         watermark: How far its key's time had come, in unix seconds, lateness taken off.
         final: False for an early result: the window is still open.
+        amends: The revision that an amended one takes the place of.
     """
 
     key: str
@@ -48,11 +50,19 @@ class Window(NamedTuple):
     releases: tuple[int, ...] = ()
     watermark: float = -math.inf
     final: bool = True
+    amends: Recorded | None = None
 
     def recorded(self, source: str = "") -> Recorded:
         """Say what of it a record will have; ``source`` is the stream that it was cut from."""
         members = ranges_of(message.seq for message in self.messages)
         return Recorded(self.key, self.id, self.revision, self.start, self.end, self.reason, members, source)
+
+    def unsettled(self, members: Sequence[Message]) -> Sequence[Message]:
+        """Pick those of the members that no revision before has settled: they have become nothing yet."""
+        if self.amends is None:
+            return members
+        settled = Members(self.amends.members)
+        return [message for message in members if message.seq not in settled]
 
 
 class Closed(NamedTuple):
