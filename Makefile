@@ -61,7 +61,7 @@ test-oldest: .venv-oldest/.made ## run the tests on the oldest libraries that se
 
 .venv-oldest/.made: setup.cfg pyproject.toml
 	@$(PYTHON) -m venv .venv-oldest
-	@sed -n '/^install_requires/,/^$$/s/>=/==/p' setup.cfg > .venv-oldest/constraints.txt
+	@sed -n '/^install_requires/,/^dev/{s/\[.*\]>/>/;s/>=/==/p;}' setup.cfg > .venv-oldest/constraints.txt
 	@.venv-oldest/bin/python -m pip install --quiet --constraint .venv-oldest/constraints.txt --editable '.[test]'
 	@touch $@
 

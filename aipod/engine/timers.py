@@ -24,7 +24,7 @@ Action = Callable[[], object]
 Planning = Callable[[], AbstractContextManager[list[Action]]]
 
 # A refusal sent at the deadline comes too late: the caller has given up by then.
-_REFUSE_BEFORE = 0.2
+_REFUSE_BEFORE = 0.5
 # How often a newcomer that nobody makes room for looks whether a neighbour could go, in seconds.
 _PATIENCE = 0.5
 _NEVER = float("inf")

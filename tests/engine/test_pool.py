@@ -201,10 +201,9 @@ class TestEviction:
         watched.hold_predict["busy"] = threading.Event()
         busy = background(engine.predict, "busy")
         eventually(lambda: watched.running == ["busy"])
-        began = time.monotonic()
+        # At its deadline it would be another error, of whoever waits.
         with pytest.raises(Overloaded, match="no place in the pool came free for version 'new' in time"):
-            engine.call("predict", "new", {}, timeout=0.6)
-        assert time.monotonic() - began < 0.6
+            engine.call("predict", "new", {}, timeout=2.4)
         assert watched.disposals == []
         watched.hold_predict["busy"].set()
         assert busy.result(BOUND)["version"] == "busy"

@@ -7,7 +7,6 @@ or kills its broker takes ``own_nats``, which is nobody else's.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from brokers import Nats
@@ -16,17 +15,6 @@ from stream_lab import Lab, start_model
 from aipod.stream.dev import DevServer
 
 __all__ = ["Nats"]
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # The client of the broker forgets to close a connection that was refused or broke off while it was being made;
-    # Python does that when it collects it, and complains, in whichever test that happens to be.
-    forgotten = "ignore:.*StreamWriter.__del__:pytest.PytestUnraisableExceptionWarning"
-    for item in items:
-        if item.path.is_relative_to(HERE):
-            item.add_marker(pytest.mark.filterwarnings(forgotten))
 
 
 @pytest.fixture(scope="session")

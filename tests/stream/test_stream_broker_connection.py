@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -136,6 +137,46 @@ def test_closing_while_the_broker_is_away_is_quick_and_leaves_nothing(own_nats: 
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(main())
+
+
+def test_tries_that_break_off_leave_no_socket_open(own_nats: Nats) -> None:
+    taken, left = 0, 0
+
+    async def mumble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken, left
+        taken += 1
+        writer.write(b"neither a broker, nor silent\r\n")
+        with suppress(ConnectionError):
+            await reader.read()
+        left += 1
+        writer.close()
+
+    async def main() -> None:
+        conn = await connect(Connect(servers=(own_nats.url,)), wait=5)
+        own_nats.server.kill()
+        async with await asyncio.start_server(mumble, "127.0.0.1", own_nats.server.port):
+            await until(lambda: taken > 2)
+            await until(lambda: left > 1)
+            await conn.close()
+            await until(lambda: left == taken)
+        gc.collect()  # what is found open by it is an error
+
+    asyncio.run(main())
+
+
+def test_a_close_that_was_cut_short_can_be_made_up_for(nats: Nats) -> None:
+    async def main() -> None:
+        conn = await connect(Connect(servers=(nats.url,)), wait=5)
+        short = asyncio.ensure_future(conn.nc.close())
+        await asyncio.sleep(0)
+        short.cancel()
+        await asyncio.wait({short})
+        await conn.close()
+        del conn
+        gc.collect()
+
+    asyncio.run(main())
+    gc.collect()  # what is found open by it is an error
 
 
 def test_a_broker_that_froze_is_noticed_and_closing_does_not_wait_for_it(own_nats: Nats) -> None:

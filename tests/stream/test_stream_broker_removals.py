@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from brokers import Nats, until
 from intakes import Numbers, run, take
 
+from aipod.stream.broker.consumer import ensure
 from aipod.stream.broker.intake import Intake
+from aipod.stream.broker.removals import Removals
 
 Gaps = list[tuple[int, int, bool]]
 
@@ -95,6 +98,22 @@ def test_what_is_purged_is_told_once_there_is_room_for_more(nats: Nats) -> None:
         await numbers.conn.js.purge_stream(numbers.name)
         intake.done([1])
         await _something_is(told, intake)
+        assert told == [(2, 7, True)]
+
+    run(nats, body)
+
+
+def test_what_is_removed_between_the_two_answers_of_a_look_is_told(nats: Nats) -> None:
+    async def body(numbers: Numbers) -> None:
+        spec = numbers.spec(max_ack_pending=1)
+        state = await ensure(numbers.conn, spec)
+        removals = Removals(numbers.conn, spec, state)
+        told: Gaps = []
+        removals.tell = lambda first, last, exact: told.append((first, last, exact))
+        # The stream still had what the consumer did not wait for any more.
+        removals.looked(replace(state, delivered=1, first=1, last=7, num_pending=0), 1)
+        removals.looked(replace(state, delivered=1, first=8, last=7, num_pending=0), 1)
+        await removals.judge()
         assert told == [(2, 7, True)]
 
     run(nats, body)

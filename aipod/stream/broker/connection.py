@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import nats.errors
-from nats.aio.client import Client
+from nats.aio.client import Client, Srv
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -57,7 +57,24 @@ async def connect(
 
 
 class _Client(Client):
-    """Says nothing in the clear where TLS is asked for; that of the package leaves it to whoever answers."""
+    """Leaves no socket behind, and says nothing in the clear where TLS is asked for.
+
+    That of the package forgets a connection that broke off while it was being made, when it tries again: where a
+    listener takes all and answers none, a socket at every try. And it leaves TLS to whoever answers.
+    """
+
+    async def close(self) -> None:
+        await super().close()
+        transport: Any = self._transport
+        if transport:  # that did nothing if a close() before it was cut short, perhaps in this very waiting
+            transport.close()
+            await asyncio.gather(transport.wait_closed(), return_exceptions=True)
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        transport: Any = self._transport
+        if transport:
+            transport.close()
+        await super()._connect_to_server(s)
 
     def _connect_command(self) -> bytes:
         assert self._current_server is not None

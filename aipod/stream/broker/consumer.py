@@ -158,7 +158,7 @@ async def ensure(
     found, created = await _consumer(conn, stream, spec.durable, timeout), False
     if found is None and create:
         try:
-            found, created = await _make(conn, stream, spec, after), True
+            found, created = await _make(conn, spec, about, after), True
         except Refused as error:
             found = await _consumer(conn, stream, spec.durable, timeout) if error.err_code in _EXISTS else None
             if found is None:
@@ -209,10 +209,14 @@ async def _consumer(conn: Connection, stream: str, durable: str, timeout: float)
         raise
 
 
-async def _make(conn: Connection, stream: str, spec: ConsumerSpec, after: int | None) -> dict[str, Any]:
-    beginning = spec.beginning()
+async def _make(conn: Connection, spec: ConsumerSpec, about: dict[str, Any], after: int | None) -> dict[str, Any]:
+    stream, beginning = about["config"]["name"], spec.beginning()
     if after is not None:
-        beginning = {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1}
+        beginning = _from(after + 1)
+    elif spec.start == "new":
+        beginning = _from(about["state"]["last_seq"] + 1)
+    elif moment := beginning.get("opt_start_time"):
+        beginning = _from(await _first_since(conn, about, nanoseconds(moment)))
     config = {
         "durable_name": spec.durable,
         "ack_policy": "explicit",
@@ -228,6 +232,32 @@ async def _make(conn: Connection, stream: str, spec: ConsumerSpec, after: int | 
         config["filter_subjects"] = list(spec.subjects)
     request = {"stream_name": stream, "config": config, "action": "create"}
     return await conn.api(f"CONSUMER.DURABLE.CREATE.{stream}.{spec.durable}", request)
+
+
+def _from(seq: int) -> dict[str, Any]:
+    # Always in these words: of any others, a broker before 2.14 does not tell where the consumer began.
+    return {"deliver_policy": "by_start_sequence", "opt_start_seq": seq}
+
+
+async def _first_since(conn: Connection, about: dict[str, Any], moment: int) -> int:
+    """The sequence behind all that was stored before a moment, in unix nanoseconds."""
+    get = f"STREAM.MSG.GET.{about['config']['name']}"
+    low: int = max(1, about["state"]["first_seq"])
+    high: int = about["state"]["last_seq"] + 1
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            message = (await conn.api(get, {"seq": middle, "next_by_subj": ">"}))["message"]
+        except Refused as error:
+            if not error.is_not_found:
+                raise
+            high = middle
+            continue
+        if nanoseconds(message["time"]) < moment:
+            low = message["seq"] + 1
+        else:
+            high = middle
+    return low
 
 
 def _unfit(conn: Connection, spec: ConsumerSpec, about: dict[str, Any]) -> str:
@@ -280,6 +310,7 @@ def _state(
 ) -> ConsumerState:
     config, state = about["config"], about["state"]
     known = found or {}
+    floor, delivered = _progress(known)
     time = about.get("ts")
     return ConsumerState(
         stream=stream,
@@ -287,8 +318,8 @@ def _state(
         subjects=spec.subjects,
         created=created,
         exists=found is not None,
-        floor=known.get("ack_floor", {}).get("stream_seq", 0),
-        delivered=known.get("delivered", {}).get("stream_seq", 0),
+        floor=floor,
+        delivered=delivered,
         ack_pending=known.get("num_ack_pending", 0),
         num_pending=known.get("num_pending", 0),
         retention=config.get("retention", "limits"),
@@ -298,3 +329,17 @@ def _state(
         last=state.get("last_seq", 0),
         time=nanoseconds(time) / _NS if time else 0.0,
     )
+
+
+def _progress(info: dict[str, Any]) -> tuple[int, int]:
+    """The stream sequences up to which a consumer is acknowledged, and has delivered.
+
+    A broker before 2.14 says 0 for the first until something is acknowledged, wherever the consumer began.
+    """
+    config, acked, delivered = (info.get(name, {}) for name in ("config", "ack_floor", "delivered"))
+    floor, last = acked.get("stream_seq", 0), delivered.get("stream_seq", 0)
+    if not acked.get("consumer_seq"):
+        floor = max(floor, config.get("opt_start_seq", 0) - 1)
+    if not delivered.get("consumer_seq"):
+        floor = last = max(floor, last)  # just before its first
+    return floor, last

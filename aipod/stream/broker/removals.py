@@ -26,8 +26,9 @@ __all__ = ["Removals", "Tell"]
 # The first and the last position, and whether each of them is one that is missing, or at most each of them.
 Tell = Callable[[int, int, bool], None]
 
-# A gap in what was delivered before our time; one in what is handed out; what the stream does not reach back to.
-_Kind = Literal["before", "between", "below"]
+# A gap in what was delivered before our time; one in what is handed out; what the stream does not reach back to, as it
+# is for a consumer of the whole stream, and for one of some subjects.
+_Kind = Literal["before", "between", "below", "below some"]
 
 
 class Removals:
@@ -47,7 +48,8 @@ class Removals:
         self.tell: Tell = lambda first, last, exact: None
         self._before = state.delivered
         self._gaps: list[tuple[int, int, _Kind]] = []
-        # Up to here it is told what is missing; up to here a consumer of some subjects has missed nothing.
+        # Up to here it is told what is missing; up to here a consumer of some subjects has missed nothing. Nobody asks
+        # that of one that takes all: it has nothing to wait for either when that was removed between two answers.
         self._told = 0
         self._complete = 0
         self._takes_all = True  # until it is known
@@ -56,10 +58,13 @@ class Removals:
         """The broker was asked, and everything up to ``position`` is handed out."""
         if state.delivered > position:
             return  # what is on its way to us may be gone from the stream, and is not missing
-        first = max(position, self._complete, self._told) + 1
+        first = max(position, self._told) + 1
         if first < state.first:
-            self._gaps.append((first, state.first - 1, "below"))
-            self._told = state.first - 1
+            last = self._told = state.first - 1
+            if self._takes_all:
+                self._gaps.append((first, last, "below"))
+            if self._complete < last:
+                self._gaps.append((max(first, self._complete + 1), last, "below some"))
         if not state.num_pending:
             self._complete = state.last
 
@@ -87,9 +92,11 @@ class Removals:
         replaces = config.get("max_msgs_per_subject", -1) > 0
         gaps, self._gaps = self._gaps, []
         for first, last, kind in gaps:
+            if kind == ("below some" if self._takes_all else "below"):
+                continue  # it is said in the other one
             if self._takes_all and kind != "before":
                 self.tell(first, last, True)
-            elif keeps and (kind == "below" or (self._takes_all and not replaces)):
+            elif keeps and (kind == "below some" or (self._takes_all and not replaces)):
                 self.tell(first, last, False)
 
 
