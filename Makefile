@@ -3,7 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help venv demo test chaos bench lint proto check-proto test-oldest clean
+PEERS := $(patsubst benchmarks/peers/requirements/%.txt,%,$(wildcard benchmarks/peers/requirements/*.txt)) h2load
+
+.PHONY: help venv demo test chaos peers bench lint proto check-proto test-oldest test-grpcio clean
 
 help: ## say what there is (plain make does, too)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -20,7 +22,9 @@ test: venv ## run the tests
 chaos: venv ## run the long tests: kills, soaks, fuzzing
 	@$(BIN)/python -m pytest -m chaos
 
-bench: venv ## measure us and what we are compared with, side by side
+peers: $(PEERS:%=.venv-peers/%/.made) ## build the environments of those that bench compares us with
+
+bench: venv peers ## measure us and what we are compared with, side by side
 	@$(BIN)/python -m benchmarks
 
 lint: venv check-proto ## check style, format, types, and that the stubs are current
@@ -33,10 +37,31 @@ lint: venv check-proto ## check style, format, types, and that the stubs are cur
 	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
+# Each peer in versions of its own; one that cannot be had is left out, and bench says so. pytriton's interpreters are
+# older than the newest patches of Python, and do not get on with their libraries; with 3.10 they do.
+
+PYTHON_pytriton ?= python3.10
+
+.venv-peers/%/.made: benchmarks/peers/requirements/%.txt
+	@echo "setting up $*"
+	@rm -rf .venv-peers/$* && mkdir -p .venv-peers
+	@{ $(or $(PYTHON_$*),$(PYTHON)) -m venv .venv-peers/$* \
+		&& .venv-peers/$*/bin/python -m pip install --quiet --requirement $< && touch $@; } \
+		|| { rm -rf .venv-peers/$*; echo "$* cannot be set up here"; }
+
+# The load generator, where the system has none: Debian's, unpacked and not installed.
+
+.venv-peers/h2load/.made:
+	@rm -rf .venv-peers/h2load && mkdir -p .venv-peers/h2load
+	@command -v h2load > /dev/null || { cd .venv-peers/h2load \
+		&& apt-get download --quiet nghttp2-client libev4 libjemalloc2 > apt.log 2>&1 \
+		&& for package in *.deb; do dpkg -x $$package .; done; } || echo "h2load cannot be fetched here"
+	@touch $@
+
 # The generator lives apart, since it wants older libraries than those that we run on. Each -I maps the folder of a
 # contract to the package of its stubs, so that what is generated imports its neighbours by their real names.
 
-STUBS := aipod/rpc/v1/model aipod/rpc/v1/admin aipod/rpc/ai
+STUBS := aipod/rpc/v1/model aipod/rpc/v1/admin aipod/rpc/v1/trunk aipod/rpc/v1/health aipod/rpc/v1/reflection aipod/rpc/ai
 PROTOC := .venv-proto/bin/python -m grpc_tools.protoc -I aipod/rpc/v1=protos/aipod/v1 -I aipod/rpc=protos
 
 proto: .venv-proto/.made ## generate the stubs from protos/
@@ -65,6 +90,21 @@ test-oldest: .venv-oldest/.made ## run the tests on the oldest libraries that se
 	@.venv-oldest/bin/python -m pip install --quiet --constraint .venv-oldest/constraints.txt --editable '.[test]'
 	@touch $@
 
+# The cq front knows grpcio from within: its range of versions, in aipod/rpc/front/choice.py, is what passed here.
+
+GRPCIO := oldest newest
+CONSTRAINT_oldest := s/^ *grpcio>=/grpcio==/p
+
+test-grpcio: $(GRPCIO:%=.venv-grpcio-%/.made) ## run the tests of the wire on the oldest grpcio and on the newest
+	@for age in $(GRPCIO); do .venv-grpcio-$$age/bin/python -m pytest tests/rpc || exit 1; done
+
+.venv-grpcio-%/.made: setup.cfg pyproject.toml
+	@$(PYTHON) -m venv .venv-grpcio-$*
+	@sed -n '$(CONSTRAINT_$*)' setup.cfg > .venv-grpcio-$*/constraints.txt
+	@.venv-grpcio-$*/bin/python -m pip install --quiet --constraint .venv-grpcio-$*/constraints.txt --editable '.[test]'
+	@touch $@
+
 clean: ## remove everything that make and the tools have made
-	@rm -rf .venv .venv-proto .venv-oldest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf .venv .venv-proto .venv-oldest .venv-grpcio-* .venv-peers
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find aipod benchmarks examples tests -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,15 +1,17 @@
-"""``python -m benchmarks [--quick] [--only NAME]``: measure, print, write RESULTS.md."""
+"""``python -m benchmarks [--quick] [--only NAME]``: measure, print, write RESULTS.md and its pictures."""
 
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks import report
+from benchmarks import pictures, report
 from benchmarks.harness import Comparison, Plan
-from benchmarks.workloads import arrays, loading, starting, streams, tiny
+from benchmarks.workloads import alone, arrays, idle, large, loading, races, starting, streams, tiny
 
 _WORKLOADS: dict[str, ModuleType] = {
     "tiny": tiny,
@@ -17,18 +19,25 @@ _WORKLOADS: dict[str, ModuleType] = {
     "loading": loading,
     "starting": starting,
     "streams": streams,
+    "races": races,
+    "alone": alone,
+    "large": large,
+    "idle": idle,
 }
 _RESULTS = Path(__file__).with_name("RESULTS.md")
-_QUICK = Plan(rounds=3, seconds=0.5, load_seconds=2.0)
+_PICTURES = Path(__file__).with_name("plots")
+_QUICK = Plan(rounds=3, seconds=0.5, load_seconds=2.0, races=1)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure AIPOD and what it is compared with."
     )
-    parser.add_argument("--quick", action="store_true", help="four minutes; good for a look, not for a verdict")
+    parser.add_argument("--quick", action="store_true", help="ten minutes; good for a look, not for a verdict")
     parser.add_argument("--only", choices=_WORKLOADS, help="one workload; RESULTS.md stays as it is")
     choice = parser.parse_args()
+    # Whoever ends this ends the servers, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     plan = _QUICK if choice.quick else Plan()
     found: dict[str, tuple[str, list[Comparison]]] = {}
     for name in [choice.only] if choice.only else _WORKLOADS:
@@ -37,7 +46,8 @@ def main() -> None:
         print(question, flush=True)
         found[name] = (question, list(_shown(workload.run, plan)))
     if not (choice.quick or choice.only):
-        _RESULTS.write_text(report.results(found, plan), encoding="utf-8")
+        drawn = pictures.draw([one for _, comparisons in found.values() for one in comparisons], _PICTURES)
+        _RESULTS.write_text(report.results(found, plan, [f"{_PICTURES.name}/{one}" for one in drawn]), encoding="utf-8")
         print(f"written to benchmarks/{_RESULTS.name}")
 
 

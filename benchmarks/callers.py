@@ -1,117 +1,43 @@
-"""The calling side, a process of its own per measurement. ``python -m benchmarks.callers '{"peer": "aipod", …}'``
+"""The calling side, a process of its own per measurement. ``python -m benchmarks.callers '{"peer": "ours", …}'``
 
-The order comes as JSON in the argument, what was measured goes out as JSON in one line.
+The order comes as JSON in the argument, what was measured goes out as JSON in one line. It runs in the environment of
+the peer whose client it is, so that nothing but numpy may be imported here.
+
+A module in ``peers/`` has for each style what makes the call: ``blocking(order)`` and, awaited, ``awaiting(order)``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import json
+import os
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from typing import Any
 
-import grpc
-import grpc.aio
 import numpy as np
 
-from aipod.codec import encode_call
-from aipod.memory import reuse_freed_memory
-from aipod.rpc.ai_pb2 import Input, Output
-from aipod.rpc.client import AIClient, AsyncAIClient
-from benchmarks.peers import bare, original
+from benchmarks import family, work
+from benchmarks.order import Measured, Order
 
-TINY = {"x": 1.5, "name": "abc", "values": [1, 2, 3]}
-_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 # Enough that a call which is due finds somebody to make it while others wait.
 _OPEN_LOOP_CALLERS = 32
+# Some servers listen long before they serve.
+_PATIENCE = 60.0
+_LOOK_AT_MEMORY = 0.01
+# A call with so little imports everything that one with much needs.
+_SMALL = 4096
 
 Span = tuple[float, float]
 
 
-@dataclass(frozen=True)
-class Order:
-    """What to measure.
-
-    Attributes:
-        peer: ``aipod``, ``bare`` or ``original``.
-        address: Of the server.
-        style: ``threads`` or ``asyncio``.
-        callers: How many of them, each with one call at a time.
-        seconds: How long to measure.
-        warmup: Seconds of the same before that.
-        array_bytes: Size of the float32 array in each call; 0 for the tiny payload.
-        total: Whether the model is to sum the array, too.
-        rate: Calls per second that fall due whatever became of those before; 0 for as many as the callers manage.
-        loading: A version to load meanwhile, from the beginning of the measured time.
-        keep_memory: Whether the caller's process keeps freed memory, as a server does.
-    """
-
-    peer: str
-    address: str
-    style: str = "threads"
-    callers: int = 1
-    seconds: float = 1.0
-    warmup: float = 0.3
-    array_bytes: int = 0
-    total: bool = False
-    rate: float = 0.0
-    loading: str = ""
-    keep_memory: bool = False
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Calls per second, and percentiles of their latency in seconds."""
-
-    rate: float
-    p50: float
-    p99: float
-
-
-def arguments(order: Order) -> dict[str, Any]:
-    if not order.array_bytes:
-        return TINY
-    data = np.random.default_rng(1).random(order.array_bytes // 4, dtype=np.float32)
-    return {"data": data, "total": True} if order.total else {"data": data}
-
-
-def threaded(order: Order) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """One call, and the load of the other version."""
-    kwargs = arguments(order)
-    if order.peer == "aipod":
-        model = AIClient(order.address)
-        return (lambda: model.predict(**kwargs)), (lambda: model.admin.load(order.loading))
-    channel = grpc.insecure_channel(order.address, options=_UNLIMITED)
-    if order.peer == "bare":
-        stub, message = channel.unary_unary(bare.METHOD), encode_call("default", kwargs)
-        return (lambda: stub(message)), (lambda: None)
-    predict = channel.unary_unary(original.METHOD, Input.SerializeToString, Output.FromString)
-
-    def call(version: str = "default") -> Any:
-        reply = predict(Input(kwargs_json=json.dumps(kwargs).encode(), version=version))
-        return json.loads(reply.data_json)
-
-    return call, lambda: call(order.loading)
-
-
-def asynchronous(order: Order) -> Callable[[], Awaitable[Any]]:
-    kwargs = arguments(order)
-    if order.peer == "aipod":
-        model = AsyncAIClient(order.address)
-        return lambda: model.predict(**kwargs)
-    channel = grpc.aio.insecure_channel(order.address, options=_UNLIMITED)
-    stub, message = channel.unary_unary(bare.METHOD), encode_call("default", kwargs)
-    return lambda: stub(message)
-
-
-def closed_loop(order: Order) -> list[Span]:
+def closed_loop(order: Order, call: Callable[[], Any]) -> list[Span]:
     """Each thread calls again as soon as it has its answer."""
-    call, _ = threaded(order)
     end = time.perf_counter() + order.warmup + order.seconds
     spans: list[list[Span]] = [[] for _ in range(order.callers)]
 
@@ -127,8 +53,7 @@ def closed_loop(order: Order) -> list[Span]:
     return list(itertools.chain.from_iterable(spans))
 
 
-async def closed_loop_async(order: Order) -> list[Span]:
-    call = asynchronous(order)
+async def closed_loop_async(order: Order, call: Callable[[], Awaitable[Any]]) -> list[Span]:
     end = time.perf_counter() + order.warmup + order.seconds
     spans: list[Span] = []
 
@@ -144,9 +69,8 @@ async def closed_loop_async(order: Order) -> list[Span]:
     return spans
 
 
-def open_loop(order: Order) -> list[Span]:
+def open_loop(order: Order, call: Callable[[], Any]) -> list[Span]:
     """Calls fall due by the clock. A latency counts from then: a call that nobody was free to make has waited, too."""
-    call, load = threaded(order)
     start = time.perf_counter()
     ticks = itertools.count()
     last = round((order.warmup + order.seconds) * order.rate)
@@ -159,30 +83,113 @@ def open_loop(order: Order) -> list[Span]:
             call()
             spans.append((due, time.perf_counter()))
 
-    loader = threading.Timer(order.warmup, load)
-    if order.loading:
-        loader.start()
     _run(caller, [()] * _OPEN_LOOP_CALLERS)
-    if order.loading:
-        loader.join()
     return spans
 
 
+class Watch:
+    """What both sides use from the end of the warmup on, from :meth:`start` to :meth:`stop`."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._server = family.members(order.family) if order.family else []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._cpu = np.zeros(2)
+        self._idle = self._peak = self._memory() if order.memory else np.zeros(2)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+        self._cpu = self._used() - self._cpu
+
+    def measured(self, spans: list[Span], begin: float) -> Measured:
+        """What began in the warmup is left out, and so is the time that it took."""
+        # Unless nothing else began, which is so where a call takes longer than all that.
+        counted = [(before, after) for before, after in spans if before >= begin] or spans
+        took = np.array([after - before for before, after in counted])
+        elapsed = max(after for _, after in counted) - min(before for before, _ in counted)
+        p50, p99 = (float(one) for one in np.percentile(took, (50, 99)))
+        server_cpu, client_cpu = (self._cpu * 1000 / len(counted)).tolist()
+        server_bytes, client_bytes = (int(one) for one in self._peak - self._idle)
+        return Measured(len(counted) / elapsed, p50, p99, server_cpu, client_cpu, server_bytes, client_bytes)
+
+    def _watch(self) -> None:
+        self._over.wait(self._order.warmup)
+        self._cpu = self._used()
+        while self._order.memory and not self._over.wait(_LOOK_AT_MEMORY):
+            self._peak = np.maximum(self._peak, self._memory())
+
+    def _used(self) -> Any:
+        return np.array([family.cpu_seconds(self._server), time.process_time()])
+
+    def _memory(self) -> Any:
+        return np.array([family.pss_bytes(self._server), family.pss_bytes([os.getpid()])], dtype=float)
+
+
 def measure(order: Order) -> Measured:
-    if order.keep_memory:
-        reuse_freed_memory()
+    peer = importlib.import_module(f"benchmarks.peers.{order.peer}")
+    if order.style == "asyncio":
+        return asyncio.run(_measure_async(order, peer))
+    if order.memory:
+        _patiently(peer.blocking(replace(order, array_bytes=_SMALL)))
+        watch = Watch(order)
+    call = peer.blocking(order)
+    _check(order, _patiently(call))
+    if not order.memory:
+        watch = Watch(order)
+    watch.start()
     begin = time.perf_counter() + order.warmup
-    if order.rate:
-        spans = open_loop(order)
-    elif order.style == "asyncio":
-        spans = asyncio.run(closed_loop_async(order))
-    else:
-        spans = closed_loop(order)
-    # What began in the warmup is left out, and so is the time that it took.
-    counted = [(before, after) for before, after in spans if before >= begin]
-    took = np.array([after - before for before, after in counted])
-    elapsed = max(after for _, after in counted) - min(before for before, _ in counted)
-    return Measured(len(counted) / elapsed, *(float(one) for one in np.percentile(took, (50, 99))))
+    if order.loading:
+        loader = threading.Timer(order.warmup, peer.loader(order))
+        loader.start()
+    spans = open_loop(order, call) if order.rate else closed_loop(order, call)
+    if order.loading:
+        loader.join()
+    watch.stop()
+    return watch.measured(spans, begin)
+
+
+async def _measure_async(order: Order, peer: Any) -> Measured:
+    call = await peer.awaiting(order)
+    _check(order, await _patiently_async(call))
+    watch = Watch(order)
+    watch.start()
+    begin = time.perf_counter() + order.warmup
+    spans = await closed_loop_async(order, call)
+    watch.stop()
+    return watch.measured(spans, begin)
+
+
+def _patiently(call: Callable[[], Any]) -> Any:
+    """The first answer. Libraries have errors of their own for a server that is not ready yet; the last one counts."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return call()
+        except Exception:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+async def _patiently_async(call: Callable[[], Awaitable[Any]]) -> Any:
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return await call()
+        except Exception:
+            if time.monotonic() > end:
+                raise
+            await asyncio.sleep(0.1)
+
+
+def _check(order: Order, answer: Any) -> None:
+    if not work.is_right(order.work, order.question(), answer):
+        raise SystemExit(f"{order.peer} answered {str(answer)[:200]!r}, which is not right")
 
 
 def _run(target: Callable[..., None], arguments: list[tuple[Any, ...]]) -> None:
@@ -193,5 +200,18 @@ def _run(target: Callable[..., None], arguments: list[tuple[Any, ...]]) -> None:
         thread.join()
 
 
+def raw(order: Order) -> dict[str, Any]:
+    """The call as bytes, in words that JSON knows; when the server has answered it once."""
+    peer = importlib.import_module(f"benchmarks.peers.{order.peer}")
+    _check(order, _patiently(peer.blocking(order)))
+    one = asdict(peer.raw(order))
+    return {**one, "body": one["body"].hex()}
+
+
+def main() -> None:
+    order = Order(**json.loads(sys.argv[1]))
+    print(json.dumps(raw(order) if order.style == "raw" else asdict(measure(order))))
+
+
 if __name__ == "__main__":
-    print(json.dumps(asdict(measure(Order(**json.loads(sys.argv[1]))))))
+    main()

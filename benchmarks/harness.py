@@ -9,17 +9,31 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, TypeVar
 
-from benchmarks.callers import Measured, Order
+from benchmarks import family
+from benchmarks.order import Measured, Order
+from benchmarks.peers import Peer, Raw
+from benchmarks.ports import free_port
 
 _SLOWEST_START = 30.0
 _ENDS_WITHIN = 10.0
-_CALLERS_END_WITHIN = 120.0
+# For what a process has started and not waited for.
+_GRACE = 5.0
+_CALLERS_END_WITHIN = 180.0
+_LOOK = 0.02
+_ROOT = Path(__file__).parents[1]
+# What a server says at its end, of its log.
+_LAST_WORDS = 300
+
+
+P = TypeVar("P", bound="Process")
+Cpu = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -30,10 +44,12 @@ class Plan:
         rounds: Pairs of measurements per comparison.
         seconds: Length of one measurement of throughput.
         load_seconds: Length of a load, and of the calls beside it.
+        races: Measurements of each side where all peers take part.
     """
 
     rounds: int = 7
     seconds: float = 1.5
+    races: int = 5
     load_seconds: float = 10.0
 
 
@@ -50,6 +66,8 @@ class Comparison:
         goal: The ratio to reach; None where there is none.
         at_most: Whether less is better.
         note: For the reader.
+        our_cpu: CPU seconds per 1,000 calls, of the server and of the callers; None where nobody looked.
+        their_cpu: Likewise.
     """
 
     what: str
@@ -60,6 +78,8 @@ class Comparison:
     goal: float | None = None
     at_most: bool = False
     note: str = ""
+    our_cpu: Cpu | None = None
+    their_cpu: Cpu | None = None
     ratios: list[float] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -83,17 +103,37 @@ class Process:
     Args:
         command: What to run.
         settings: ``AIPOD_*`` by their names without the prefix, in lower case.
+
+    Attributes:
+        family: Of it and of all that it starts; see :mod:`benchmarks.family`.
     """
 
     def __init__(self, *command: str, **settings: object) -> None:
         self._command = command
         self._settings = settings
-        self._stdout: int | None = None
+        self._stdout: int | IO[bytes] | None = None
+        self._stderr: int | None = None
+        self._stdin: int | None = None
+        self._directory: str | None = None
+        self._environment: dict[str, str] = {}
+        self.family = uuid.uuid4().hex
 
-    def __enter__(self) -> Process:
+    def __enter__(self: P) -> P:
         environment = {f"AIPOD_{name.upper()}": str(value) for name, value in self._settings.items()}
         self._process = subprocess.Popen(
-            self._command, stdout=self._stdout, env={**os.environ, **environment}, text=True
+            self._command,
+            stdin=self._stdin,
+            stdout=self._stdout,
+            stderr=self._stderr,
+            cwd=self._directory,
+            env={
+                **os.environ,
+                "PYTHONPATH": str(_ROOT),
+                family.VARIABLE: self.family,
+                **environment,
+                **self._environment,
+            },
+            text=True,
         )
         return self
 
@@ -106,6 +146,10 @@ class Process:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+        family.end(self.family, _GRACE)
 
     def check(self) -> None:
         """Raise if it has ended of its own accord."""
@@ -174,16 +218,92 @@ class Server(Process):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         super().__exit__(kind, error, trace)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
         self._data.cleanup()
 
 
-def call(order: Order) -> Measured:
-    """Carry an order out in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.callers", json.dumps(asdict(order))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_CALLERS_END_WITHIN, check=True)
-    return Measured(**json.loads(done.stdout))
+class PeerServer(Process):
+    """A peer in its environment, with a directory for whatever it writes that goes when it does.
+
+    What it says goes there, too, and nobody reads it unless it ends before its time. It has a port when it has begun,
+    and callers must wait until it serves.
+    """
+
+    def __init__(self, peer: Peer, work: str) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        arguments = (work, self.address.rpartition(":")[2], str(peer.workers))
+        super().__init__(str(peer.python), "-m", f"benchmarks.peers.{peer.module}", *arguments)
+
+    def __enter__(self) -> PeerServer:
+        self._data = tempfile.TemporaryDirectory(prefix="aipod-bench-", ignore_cleanup_errors=True)
+        self._directory = self._data.name
+        self._environment = {"TMPDIR": self._directory}
+        self._log = (Path(self._directory) / "log").open("w+b")
+        self._stdout, self._stderr = self._log, subprocess.STDOUT
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        super().__exit__(kind, error, trace)
+        self._log.close()
+        self._data.cleanup()
+
+    def check(self) -> None:
+        try:
+            super().check()
+        except RuntimeError as error:
+            self._log.seek(0)
+            words = self._log.read().decode(errors="replace").strip()
+            raise RuntimeError(f"{error}: {words[-_LAST_WORDS:]}") from None
+
+
+def call(order: Order, server: Process | None = None, python: str = sys.executable) -> Measured:
+    """Carry an order out in a process of its own.
+
+    Args:
+        order: What to measure.
+        server: Whose end is the end of this, too.
+        python: The environment of the client.
+
+    Raises:
+        RuntimeError: The callers or the server failed.
+    """
+    return Measured(**_carry_out(order, server, python))
+
+
+def call_as_bytes(order: Order, server: Process, python: str = sys.executable) -> Raw:
+    """The call that an order makes, when the server has answered it; the arguments are those of :func:`call`."""
+    raw = _carry_out(replace(order, style="raw"), server, python)
+    return Raw(**{**raw, "body": bytes.fromhex(raw["body"])})
+
+
+def _carry_out(order: Order, server: Process | None, python: str) -> dict[str, Any]:
+    command = [python, "-m", "benchmarks.callers", json.dumps(asdict(order))]
+    # Files, and not pipes, which somebody would have to empty meanwhile.
+    with tempfile.TemporaryFile("w+") as answer, tempfile.TemporaryFile("w+") as errors:
+        callers = subprocess.Popen(command, stdout=answer, stderr=errors, text=True, cwd=_ROOT)
+        try:
+            _wait(callers, server)
+        finally:
+            callers.kill()
+            callers.wait()
+        answer.seek(0), errors.seek(0)
+        if callers.returncode:
+            raise RuntimeError(f"the callers of {order.peer} failed: {errors.read().strip()[-_LAST_WORDS:]}")
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def _wait(callers: subprocess.Popen[str], server: Process | None) -> None:
+    """Until the callers have ended."""
+    end = time.monotonic() + _CALLERS_END_WITHIN
+    while callers.poll() is None:
+        if server is not None:
+            server.check()
+        if time.monotonic() > end:
+            raise RuntimeError(f"callers took longer than {_CALLERS_END_WITHIN:g} s")
+        time.sleep(_LOOK)
 
 
 def alternate(rounds: int, *sides: Callable[[], Any]) -> list[list[Any]]:

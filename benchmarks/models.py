@@ -10,6 +10,7 @@ import numpy as np
 
 from aipod.model import AIModelBase
 from aipod.rpc.server import serve
+from benchmarks import work
 
 # What an initialize of Loading leaves behind for its load to read.
 _WEIGHTS = 16 * 1024 * 1024
@@ -23,6 +24,18 @@ class Tiny(AIModelBase):
 class Arrays(AIModelBase):
     def predict(self, data: Any, total: bool = False) -> dict[str, Any]:
         return {"data": data, "total": float(data.sum())} if total else {"data": data}
+
+
+class First(AIModelBase):
+    def predict(self, x: float, name: str, values: list[int]) -> float:
+        return work.predict(x, name, values)
+
+
+class Batch(AIModelBase):
+    max_batch_size = work.BATCH_SIZE
+
+    def predict_batch(self, inputs: list[dict[str, Any]]) -> list[float]:
+        return work.predict_batch([one["x"] for one in inputs])
 
 
 class Mean(AIModelBase):

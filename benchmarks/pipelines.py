@@ -9,9 +9,9 @@ from pathlib import Path
 
 from benchmarks.broker import MAX_ACK_PENDING, RESULTS, SOURCE, Broker, Observed
 from benchmarks.harness import Process, Server
+from benchmarks.peers import environment
 
-# A venv of its own, since what FastStream needs is nothing to us.
-FASTSTREAM = Path(__file__).parents[1] / ".venv-peers" / "bin" / "python"
+FASTSTREAM = environment("faststream")
 _OURS, _PEERS = "ours", "peer"
 _TASK = """\
 [[task]]

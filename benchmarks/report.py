@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 
 from benchmarks.harness import Comparison, Plan
+from benchmarks.peers import PEERS
 
 __all__ = ["line", "results"]
 
@@ -21,35 +22,62 @@ One run of `python -m benchmarks`, written by it. What is measured, and how to r
 
 {ran}
 
+Each side is called through the fastest client that its Python users have:
+
+{sides}
 """
-_TABLE = "| what | AIPOD | compared with | ratio (smallest to largest) | goal | |\n|---|---|---|---|---|---|\n"
+_COLUMNS = ("what", "AIPOD", "compared with", "ratio (smallest to largest)", "goal", "")
+_CPU_COLUMN = "CPU s per 1,000 calls, server + callers"
 
 
 def line(one: Comparison) -> str:
-    return (
-        f"  {one.what:<58} {_number(one.ours):>7} {one.unit:<8} {_against(one):<42} {_ratio(one):<22} {_verdict(one)}"
-    )
+    values = f"{one.what:<58} {_number(one.ours):>7} {one.unit:<8} {_against(one):<42}"
+    return f"  {values} {_ratio(one):<22} {_verdict(one):<10} {_cpu(one)}".rstrip()
 
 
-def results(workloads: Mapping[str, tuple[str, Sequence[Comparison]]], plan: Plan) -> str:
+def results(workloads: Mapping[str, tuple[str, Sequence[Comparison]]], plan: Plan, pictures: Sequence[str]) -> str:
     """The whole of RESULTS.md.
 
     Args:
         workloads: By name, the question and what was found.
         plan: How thorough the run was.
+        pictures: The names of the files beside it.
     """
-    return _HEAD.format(ran=_ran(plan)) + "\n".join(_section(*one) for one in workloads.values())
+    sections = [_section(*one) for one in workloads.values()]
+    shown = "".join(f"\n![]({name})\n" for name in pictures)
+    return _HEAD.format(ran=_ran(plan), sides=_sides()) + "\n".join(sections) + shown
+
+
+def _sides() -> str:
+    """Who took part where all do, in which version, and through what it was called."""
+    rows = [_row(("side", "version", "called through, asyncio and threads")), _row(["---"] * 3)]
+    for peer in PEERS:
+        there = peer.bare or peer.python.exists()
+        version_ = f"grpcio {version('grpcio')}" if peer.bare else peer.version
+        rows.append(_row((peer.name, version_ if there else f"{version_}: not there, left out", peer.client)))
+    return "".join(rows)
 
 
 def _section(question: str, comparisons: Sequence[Comparison]) -> str:
-    rows = "".join(_row(one) for one in comparisons)
-    notes = [f"{one.what}: {one.note}" for one in comparisons if one.note]
-    return f"## {question}\n\n{_TABLE}{rows}" + "".join(f"\n- {note}" for note in notes) + ("\n" if notes else "")
+    with_cpu = any(one.our_cpu for one in comparisons)
+    columns = (*_COLUMNS, _CPU_COLUMN) if with_cpu else _COLUMNS
+    rows = [_row(columns), _row(["---"] * len(columns)), *(_row(_cells(one, with_cpu)) for one in comparisons)]
+    notes = [f"\n- {one.what}: {one.note}" for one in comparisons if one.note]
+    return f"## {question}\n\n{''.join(rows)}{''.join(notes)}" + ("\n" if notes else "")
 
 
-def _row(one: Comparison) -> str:
+def _cells(one: Comparison, with_cpu: bool) -> list[str]:
     ours = f"{_number(one.ours)} {one.unit}"
-    return f"| {one.what} | {ours} | {_against(one)} | {_ratio(one)} | {_goal(one)} | {_verdict(one)} |\n"
+    return [one.what, ours, _against(one), _ratio(one), _goal(one), _verdict(one), *([_cpu(one)] if with_cpu else [])]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _cpu(one: Comparison) -> str:
+    sides = [f"{server:.3f} + {callers:.3f}" for server, callers in filter(None, (one.our_cpu, one.their_cpu))]
+    return "; ".join(sides)
 
 
 def _against(one: Comparison) -> str:
@@ -80,6 +108,6 @@ def _ran(plan: Plan) -> str:
     return (
         f"{datetime.now(timezone.utc):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}, {platform.system()}), "
         f"Python {platform.python_version()}, aipod {version('aipod')}, {libraries}; "
-        f"medians of {plan.rounds} rounds (tiny: {2 * plan.rounds}) of {plan.seconds:g} s. "
+        f"medians of {plan.rounds} rounds (tiny: {2 * plan.rounds}; all peers: {plan.races}) of {plan.seconds:g} s. "
         f"Load of the machine at the end, this run's own included: {os.getloadavg()[1]:.1f}."
     )

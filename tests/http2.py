@@ -13,7 +13,7 @@ from types import TracebackType
 __all__ = ["Intruder"]
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_HEADERS, _RST_STREAM, _SETTINGS = 1, 3, 4
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS = 0, 1, 3, 4
 _END_HEADERS = 4
 _CANCEL = 8
 
@@ -55,6 +55,10 @@ class Intruder:
                 frames.append(_frame(_RST_STREAM, 0, self._next, struct.pack(">I", _CANCEL)))
             self._next += 2
         self._socket.sendall(b"".join(frames))
+
+    def send_data(self, stream: int, payload: bytes) -> None:
+        """Send a piece of what should be messages; the streams have the numbers 1, 3, 5, …"""
+        self._socket.sendall(_frame(_DATA, 0, stream, payload))
 
     def _headers(self, method: str) -> bytes:
         fields = {

@@ -239,5 +239,7 @@ def test_the_pauses_between_tries_are_those_that_are_told() -> None:
     told = re.search(r"Up to (\d) more tries follow after pauses of ([\d., and]+) seconds", " ".join(CLIENT.split()))
     assert told is not None
     attempts = Attempts("predict", None, DEFAULT_RETRY)
-    pauses = [attempts.pause(Unavailable("gone")) for _ in range(int(told[1]) + 1)]
-    assert pauses == [*(float(number) for number in re.findall(r"\d\.\d", told[2])), None]
+    pauses = [attempts.pause(Unavailable("gone")) for _ in range(int(told[1]))]
+    assert pauses == [float(number) for number in re.findall(r"\d\.\d", told[2])]
+    with pytest.raises(Unavailable, match="gone"):
+        attempts.pause(Unavailable("gone"))

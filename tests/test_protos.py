@@ -8,12 +8,20 @@ from pathlib import Path
 import pytest
 from google.protobuf.descriptor import Descriptor, FileDescriptor
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
+from grpc_health.v1 import health_pb2 as grpc_health_pb2
 
 from aipod.rpc import ai_pb2
-from aipod.rpc.v1 import admin_pb2, model_pb2
+from aipod.rpc.v1 import admin_pb2, health_pb2, model_pb2, reflection_pb2, trunk_pb2
 
 PROTOS = Path(__file__).parent.parent / "protos"
-FILES = [("ai.proto", ai_pb2), ("aipod/v1/model.proto", model_pb2), ("aipod/v1/admin.proto", admin_pb2)]
+FILES = [
+    ("ai.proto", ai_pb2),
+    ("aipod/v1/model.proto", model_pb2),
+    ("aipod/v1/admin.proto", admin_pb2),
+    ("aipod/v1/trunk.proto", trunk_pb2),
+    ("aipod/v1/health.proto", health_pb2),
+    ("aipod/v1/reflection.proto", reflection_pb2),
+]
 TYPES = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items()}
 
 
@@ -26,8 +34,10 @@ def written(text: str) -> dict[str, list[str]]:
 
 
 def _bare(text: str) -> str:
-    # One-line messages end on their own line, too.
-    return re.sub(r"\{\}", "{\n}", re.sub(r"//.*", "", text))
+    # One-line messages end on their own line, too; of blocks within messages, only the fields of a oneof count.
+    text = re.sub(r"\{\}", "{\n}", re.sub(r"//.*", "", text))
+    text = re.sub(r"^ +enum \w+ \{.*?^ +\}$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^ +oneof \w+ \{(.*?)^ +\}$", r"\1", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def generated(file: FileDescriptor) -> dict[str, list[str]]:
@@ -37,10 +47,15 @@ def generated(file: FileDescriptor) -> dict[str, list[str]]:
     found = {message.name: [_field(message, field) for field in message.field] for message in proto.message_type}
     for service in proto.service:
         found[service.name] = [
-            f"rpc {method.name}({_short(method.input_type)}) returns ({_short(method.output_type)})"
+            f"rpc {method.name}({_sent(method.client_streaming, method.input_type)})"
+            f" returns ({_sent(method.server_streaming, method.output_type)})"
             for method in service.method
         ]
     return found
+
+
+def _sent(is_stream: bool, kind: str) -> str:
+    return f"stream {_short(kind)}" if is_stream else _short(kind)
 
 
 def _field(message: DescriptorProto, field: FieldDescriptorProto) -> str:
@@ -77,8 +92,16 @@ def test_every_contract_has_its_stub() -> None:
 @pytest.mark.parametrize(
     ("message", "fields"),
     [
-        (model_pb2.CallRequest.DESCRIPTOR, {"version": 1, "kwargs": 2, "segments": 3, "padding": 15}),
-        (model_pb2.CallReply.DESCRIPTOR, {"value": 2, "segments": 3, "padding": 15}),
+        (
+            model_pb2.CallRequest.DESCRIPTOR,
+            {"version": 1, "kwargs": 2, "segments": 3, "priority": 4, "timed": 5, "lent": 7, "padding": 15},
+        ),
+        (model_pb2.CallReply.DESCRIPTOR, {"value": 2, "segments": 3, "timings": 6, "lent": 7, "padding": 15}),
+        (trunk_pb2.ClientFrame.DESCRIPTOR, {"calls": 1, "cancels": 2, "chunk": 3, "greeting": 4}),
+        (trunk_pb2.ServerFrame.DESCRIPTOR, {"replies": 1, "chunk": 3, "greeting": 4, "grant": 5, "draining": 6}),
+        (trunk_pb2.Call.DESCRIPTOR, {"number": 1, "method": 2, "timeout": 3, "request": 4, "size": 5}),
+        (trunk_pb2.Reply.DESCRIPTOR, {"number": 1, "reply": 2, "size": 3, "failure": 4, "lent": 5}),
+        (trunk_pb2.Chunk.DESCRIPTOR, {"number": 1, "data": 2}),
         (model_pb2.Error.DESCRIPTOR, {"kind": 1, "error_id": 2, "data": 3, "traceback": 4}),
         (ai_pb2.Input.DESCRIPTOR, {"kwargs_json": 1, "version": 2, "binary_data": 3}),
         (ai_pb2.Output.DESCRIPTOR, {"data_json": 1}),
@@ -98,6 +121,21 @@ def test_the_wire_of_1_0_is_byte_for_byte_what_it_was() -> None:
         "ai.AI.predict",
         "ai.AI.log",
     ]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (health_pb2.HealthCheckRequest.DESCRIPTOR, grpc_health_pb2.HealthCheckRequest.DESCRIPTOR),
+        (health_pb2.HealthCheckResponse.DESCRIPTOR, grpc_health_pb2.HealthCheckResponse.DESCRIPTOR),
+    ],
+)
+def test_what_is_of_the_standard_says_what_the_standard_says(ours: Descriptor, theirs: Descriptor) -> None:
+    def said(message: Descriptor) -> list[object]:
+        fields = [(field.name, field.number, field.type) for field in message.fields]
+        return [fields, [(kind.name, kind.values_by_name["SERVING"].number) for kind in message.enum_types]]
+
+    assert said(ours) == said(theirs)
 
 
 def test_a_call_without_arrays_needs_msgpack_and_nothing_else() -> None:

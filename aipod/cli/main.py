@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import click
 
 import aipod
+from aipod.cli.bench import bench
 from aipod.cli.debug import debug, wanted
 from aipod.cli.predict import predict
 from aipod.cli.serve import serve
@@ -22,7 +23,7 @@ from aipod.errors import AipodError, ConfigError
 
 __all__ = ["main"]
 
-COMMANDS: Sequence[click.Command] = (serve, predict, stream)
+COMMANDS: Sequence[click.Command] = (serve, predict, bench, stream)
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -55,6 +56,7 @@ def program(ctx: click.Context) -> None:
     \b
       aipod serve model:Digits
       aipod predict --version v1 --array images=images.npy
+      aipod bench localhost:50051 --json '{"text": "hello"}'
       aipod stream run tasks.toml
 
     `aipod COMMAND --help` has more on each command. Settings come from flags, else from AIPOD_* in the environment,

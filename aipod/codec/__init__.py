@@ -42,6 +42,25 @@ What arrives is read within :class:`Limits`, and whatever is wrong with it is a 
 from __future__ import annotations
 
 from aipod.codec.limits import Limits
-from aipod.codec.message import Message, decode_reply, encode_call, encode_reply, read_call
+from aipod.codec.message import (
+    Lend,
+    Message,
+    decode_reply,
+    encode_call,
+    encode_reply,
+    read_call,
+    read_reply,
+    with_timings,
+)
 
-__all__ = ["Limits", "Message", "decode_reply", "encode_call", "encode_reply", "read_call"]
+__all__ = [
+    "Lend",
+    "Limits",
+    "Message",
+    "decode_reply",
+    "encode_call",
+    "encode_reply",
+    "read_call",
+    "read_reply",
+    "with_timings",
+]

@@ -45,10 +45,13 @@ def dump_array(array: np.ndarray[Any, Any], segment: int) -> tuple[list[Any], me
     return [segment, descriptor, order, list(array.shape)], flat.view(np.uint8).data
 
 
-def load_array(header: Any, segments: Sequence[memoryview | None]) -> tuple[int, np.ndarray[Any, Any]]:
+def load_array(
+    header: Any, segments: Sequence[memoryview | None], is_shared: bool = False
+) -> tuple[int, np.ndarray[Any, Any]]:
     """Return the index of an array's segment, and a read-only view of it.
 
-    It is a copy only where the segment does not lie at an address that the dtype can be read from.
+    It is a copy only where the segment does not lie at an address that the dtype can be read from; or where it is
+    shared, and its content is to be looked at, which must not change behind the look.
 
     Raises:
         ValueError: The header makes no sense, or does not fit its segment.
@@ -65,7 +68,7 @@ def load_array(header: Any, segments: Sequence[memoryview | None]) -> tuple[int,
         raise ValueError(
             f"an array of shape {_short(shape)} of {dtype.itemsize} bytes each does not fit its {len(segment)} bytes"
         )
-    return index, _view(shape, dtype, segment, order)
+    return index, _view(shape, dtype, segment, order, is_shared)
 
 
 def dump_scalar(scalar: np.generic) -> list[Any]:
@@ -116,12 +119,14 @@ def pick(index: object, segments: Sequence[memoryview | None]) -> memoryview:
     return segment
 
 
-def _view(shape: list[int], dtype: DType, data: memoryview, order: Any) -> np.ndarray[Any, Any]:
+def _view(
+    shape: list[int], dtype: DType, data: memoryview, order: Any, is_shared: bool = False
+) -> np.ndarray[Any, Any]:
     try:
         array: np.ndarray[Any, Any] = np.ndarray(shape, dtype, data, order=order)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"an array of shape {_short(shape)} makes no sense to numpy ({error})") from None
-    if not array.flags.aligned:
+    if not array.flags.aligned or (is_shared and dtype.kind in "bUV"):
         array = array.copy(order="K")
         array.flags.writeable = False
     if dtype.kind in "bUV":

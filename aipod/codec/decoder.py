@@ -28,7 +28,7 @@ _TOO_DEEP = "its lists and maps are nested more than {} deep; flatten it"
 _MSGPACK_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, MemoryError, msgpack.UnpackException)
 
 
-def unpack(body: memoryview, segments: list[memoryview], limits: Limits, root: str) -> Any:
+def unpack(body: memoryview, segments: list[memoryview], limits: Limits, root: str, is_shared: bool = False) -> Any:
     """Make the value again that :func:`aipod.codec.encoder.pack` was given.
 
     Args:
@@ -36,11 +36,12 @@ def unpack(body: memoryview, segments: list[memoryview], limits: Limits, root: s
         segments: What its extension types refer to, each of them once; arrays are read-only views of them.
         limits: Of which ``max_depth`` is meant here.
         root: What the value is called where an error names a place in it.
+        is_shared: Whether somebody else may still write to segments.
 
     Raises:
         SerializationError: Something in it cannot be read, or nothing refers to one of the segments.
     """
-    decoder = _Decoder(segments)
+    decoder = _Decoder(segments, is_shared)
     try:
         value = msgpack.unpackb(
             body,
@@ -79,9 +80,10 @@ class _Decoder:
     Only the first fault is kept: what comes after it must not cost memory.
     """
 
-    __slots__ = ("containers", "fault", "segments", "unused")
+    __slots__ = ("containers", "fault", "is_shared", "segments", "unused")
 
-    def __init__(self, segments: list[memoryview]) -> None:
+    def __init__(self, segments: list[memoryview], is_shared: bool) -> None:
+        self.is_shared = is_shared
         # A segment is None here once it has been used.
         self.segments: list[memoryview | None] = list(segments)
         self.unused = len(segments)
@@ -123,7 +125,7 @@ class _Decoder:
         if code == SCALAR:
             return load_scalar(header)
         if code == ARRAY:
-            index, array = load_array(header, self.segments)
+            index, array = load_array(header, self.segments, self.is_shared)
             self._use(index)
             return array
         large = bytes(pick(header, self.segments))

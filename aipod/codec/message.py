@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from aipod.codec.decoder import unpack
 from aipod.codec.encoder import pack
 from aipod.codec.limits import Limits
-from aipod.codec.wire import join, split
+from aipod.codec.wire import LENT, PRIORITY, TIMED, TIMINGS, Borrow, Parts, join, number, split, text
 from aipod.errors import SerializationError
 
-__all__ = ["Message", "decode_reply", "encode_call", "encode_reply", "read_call"]
+__all__ = ["Lend", "Message", "decode_reply", "encode_call", "encode_reply", "read_call", "read_reply", "with_timings"]
 
 _DEFAULT = Limits()
+
+# Puts a segment into memory that both ends share, and says where, as a serialized Lent; None: it travels as it is.
+Lend = Callable[[memoryview], "bytes | None"]
 
 
 class Message:
@@ -22,13 +26,34 @@ class Message:
         version: The version that was asked for; ``""`` if none was named, and in a reply.
     """
 
-    __slots__ = ("body", "limits", "segments", "version")
+    __slots__ = ("_bytes", "body", "limits", "more", "segments", "version")
 
-    def __init__(self, version: str, body: memoryview, segments: list[memoryview], limits: Limits) -> None:
-        self.version = version
-        self.body = body
-        self.segments = segments
+    def __init__(self, parts: Parts, limits: Limits, size: int) -> None:
+        self.version, self.body, self.segments, self.more = parts
         self.limits = limits
+        self._bytes = size
+
+    @property
+    def size_bytes(self) -> int:
+        """What it holds in memory, with what it borrows."""
+        return self._bytes + sum(map(len, self.segments)) if LENT in self.more else self._bytes
+
+    @property
+    def priority(self) -> int:
+        """What the caller wants to be run before others; 0 is the usual."""
+        priority = self.more.get(PRIORITY, 0)
+        return priority if isinstance(priority, int) else 0
+
+    @property
+    def timed(self) -> bool:
+        """Whether the reply is to say where the time went."""
+        return bool(self.more.get(TIMED, False))
+
+    @property
+    def timings(self) -> memoryview | None:
+        """A reply's ``Timings`` as they came, if it has them."""
+        timings = self.more.get(TIMINGS)
+        return timings if isinstance(timings, memoryview) else None
 
     def kwargs(self) -> dict[str, Any]:
         """Decode a call's arguments; none sent is ``{}``.
@@ -40,61 +65,95 @@ class Message:
         """
         if self._is_empty():
             return {}
-        kwargs = unpack(self.body, self.segments, self.limits, "kwargs")
+        kwargs = self._unpack("kwargs")
         if type(kwargs) is not dict:
             raise SerializationError("kwargs", f"a {type(kwargs).__name__} is no map of names to values; send a map")
         return kwargs
 
     def value(self) -> Any:
         """Decode a reply's value, as :meth:`kwargs` does a call's arguments; an absent one is None."""
-        return None if self._is_empty() else unpack(self.body, self.segments, self.limits, "result")
+        return None if self._is_empty() else self._unpack("result")
+
+    def _unpack(self, root: str) -> Any:
+        return unpack(self.body, self.segments, self.limits, root, is_shared=LENT in self.more)
 
     def _is_empty(self) -> bool:
         return not self.body and not self.segments
 
 
-def encode_call(version: str, kwargs: dict[str, Any]) -> bytes:
+def encode_call(
+    version: str, kwargs: dict[str, Any], priority: int = 0, timed: bool = False, lend: Lend | None = None
+) -> bytes:
     """Write a call; the data of arrays is copied once.
+
+    Args:
+        version: The version's name, or an alias.
+        kwargs: The arguments.
+        priority: See :attr:`Message.priority`.
+        timed: See :attr:`Message.timed`.
+        lend: Takes what need not travel; None where no memory is shared.
 
     Raises:
         SerializationError: A value cannot travel; the error names its place.
     """
     if not isinstance(kwargs, dict):
         raise SerializationError("kwargs", f"a {type(kwargs).__name__} is no dict of names to values; send a dict")
-    return join(version, *pack(kwargs, "kwargs"))
+    more = number(PRIORITY, priority) + number(TIMED, timed) if priority or timed else b""
+    body, segments = pack(kwargs, "kwargs")
+    return join(version, body, _lent(segments, lend), more)
 
 
-def read_call(message: bytes | memoryview, limits: Limits = _DEFAULT) -> Message:
+def read_call(message: bytes | memoryview, limits: Limits = _DEFAULT, borrow: Borrow | None = None) -> Message:
     """Take a call apart without decoding its arguments: a few microseconds, whatever its size.
+
+    Args:
+        message: The call.
+        limits: What it is held against.
+        borrow: Finds what was lent; None where no memory is shared.
 
     Raises:
         SerializationError: It is no message, or breaks the limits.
     """
-    return _read(message, limits, "kwargs")
+    return _read(message, limits, "kwargs", borrow)
 
 
-def encode_reply(value: object, limits: Limits | None = None) -> bytes:
+def encode_reply(value: object, limits: Limits | None = None, lend: Lend | None = None) -> bytes:
     """Write a reply; see :func:`encode_call`.
 
     Args:
         value: What the model returned.
         limits: What the reader is going to hold it against: an answer that is too large fails where it was made.
+        lend: See :func:`encode_call`.
     """
     body, segments = pack(value, "result")
     if limits is not None:
         _check_size(len(body), limits, "result")
-    return join("", body, segments)
+    return join("", body, _lent(segments, lend))
+
+
+def with_timings(reply: bytes, timings: bytes) -> bytes:
+    """A reply with its ``Timings`` added, which :func:`encode_reply` could not know."""
+    return reply + text(TIMINGS, timings)
+
+
+def read_reply(message: bytes | memoryview, limits: Limits = _DEFAULT, borrow: Borrow | None = None) -> Message:
+    """Take a reply apart; see :func:`read_call`."""
+    return _read(message, limits, "result", borrow)
 
 
 def decode_reply(message: bytes | memoryview, limits: Limits = _DEFAULT) -> Any:
-    """Read a reply's value; see :func:`read_call` and :meth:`Message.value`."""
-    return _read(message, limits, "result").value()
+    """Read a reply's value; see :meth:`Message.value`."""
+    return _read(message, limits, "result", None).value()
 
 
-def _read(message: bytes | memoryview, limits: Limits, root: str) -> Message:
-    version, body, segments = split(message, limits.max_segments)
-    _check_size(len(body), limits, root)
-    return Message(version, body, segments, limits)
+def _lent(segments: list[memoryview], lend: Lend | None) -> list[memoryview | bytes]:
+    return [*segments] if lend is None else [lend(segment) or segment for segment in segments]
+
+
+def _read(message: bytes | memoryview, limits: Limits, root: str, borrow: Borrow | None) -> Message:
+    parts = split(message, limits.max_segments, borrow)
+    _check_size(len(parts.body), limits, root)
+    return Message(parts, limits, len(message))
 
 
 def _check_size(size: int, limits: Limits, root: str) -> None:

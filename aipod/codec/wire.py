@@ -2,8 +2,10 @@
 
 ::
 
-    message CallRequest { string version = 1; bytes kwargs = 2; repeated bytes segments = 3; bytes padding = 15; }
-    message CallReply   {                     bytes value  = 2; repeated bytes segments = 3; bytes padding = 15; }
+    message CallRequest { string version = 1; bytes kwargs = 2; repeated bytes segments = 3; bytes padding = 15;
+                          sint32 priority = 4; bool timed = 5; repeated Lent lent = 7; }
+    message CallReply   {                     bytes value  = 2; repeated bytes segments = 3; bytes padding = 15;
+                          Timings timings = 6; repeated Lent lent = 7; }
 
 Any protobuf library reads and writes it. This one does without protobuf's own runtime, which copies a bytes field
 whenever it is touched, and cannot place one: here a segment starts at a multiple of 64 bytes from the start of the
@@ -15,18 +17,25 @@ Encoding: https://protobuf.dev/programming-guides/encoding/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from aipod.errors import SerializationError
 
-__all__ = ["ALIGNMENT", "join", "split"]
+__all__ = ["ALIGNMENT", "LENT", "PRIORITY", "TIMED", "TIMINGS", "Borrow", "Parts", "join", "number", "split", "text"]
 
 ALIGNMENT = 64
+
+More = Mapping[int, "int | memoryview"]
 
 # A tag is a field's number, and in its last three bits how the value is written.
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _VERSION, _BODY, _SEGMENT, _PADDING = (number << 3 | _BYTES for number in (1, 2, 3, 15))
-_KNOWN = frozenset({1, 2, 3})
+# Fields of which most messages have none.
+PRIORITY, TIMED, TIMINGS, LENT = 4, 5, 6, 7
+_NUMBERS = {field << 3 | _VARINT: field for field in (PRIORITY, TIMED)}
+_RARE = frozenset({TIMINGS << 3 | _BYTES, LENT << 3 | _BYTES})
+_KNOWN = frozenset({1, 2, 3, PRIORITY, TIMED, TIMINGS, LENT})
 _MAX_TAG = 2**32 - 1
 
 # Numbers are written seven bits at a time, each but the last with this bit on top.
@@ -38,17 +47,51 @@ _FILL = [
     bytes((_PADDING, gap - 2)) + bytes(gap - 2) if gap else b"" for gap in (0, ALIGNMENT + 1, *range(2, ALIGNMENT))
 ]
 
+_SIGN = 63
+_NOTHING: More = {}
+
 # The largest message that protobuf allows.
 _MAX_MESSAGE_BYTES = 2**31 - 1
 
 
-def join(version: str, body: bytes, segments: Sequence[memoryview]) -> bytes:
+# From a Lent to the memory that it says.
+Borrow = Callable[[memoryview], memoryview]
+
+
+class Parts(NamedTuple):
+    """A message taken apart; what it does not have is empty."""
+
+    version: str
+    body: memoryview
+    segments: list[memoryview]
+    # The rare fields, by their number; LENT is among them if some of the segments are borrowed.
+    more: More
+
+
+def number(field: int, value: int) -> bytes:
+    """Write a field that is a signed number or a truth value, for :func:`join`; 0 is left out.
+
+    A signed one has its sign in the last bit: 1 is 2, -1 is 1.
+    """
+    if not value:
+        return b""
+    written = int(value) if field == TIMED else value << 1 ^ value >> _SIGN
+    return bytes((field << 3 | _VARINT,)) + _varint(written)
+
+
+def text(field: int, data: bytes) -> bytes:
+    """Write a field that is bytes or another message."""
+    return bytes((field << 3 | _BYTES,)) + _varint(len(data)) + data
+
+
+def join(version: str, body: bytes, segments: Sequence[memoryview | bytes], more: bytes = b"") -> bytes:
     """Write a message; the segments are copied once, into it.
 
     Args:
         version: Field 1, left out if it is ``""``.
         body: Field 2.
-        segments: Field 3, one-dimensional views of bytes.
+        segments: Field 3, one-dimensional views of bytes; or, where one was lent, its ``Lent`` as bytes.
+        more: Other fields, written already.
 
     Raises:
         SerializationError: The message would be larger than protobuf allows, or ``version`` is no Unicode.
@@ -60,10 +103,14 @@ def join(version: str, body: bytes, segments: Sequence[memoryview]) -> bytes:
         except UnicodeEncodeError:
             raise SerializationError("version", "half a surrogate pair is in the name; send another name") from None
         parts += (b"\x0a", _varint(len(name)), name)
-    parts += (b"\x12", _varint(len(body)), body)
+    parts += (b"\x12", _varint(len(body)), body, more)
     if segments:
         at = sum([len(part) for part in parts])
         for segment in segments:
+            if isinstance(segment, bytes):
+                parts.append(text(LENT, segment))
+                at += len(parts[-1])
+                continue
             head = b"\x1a" + _varint(len(segment))
             fill = _FILL[-(at + len(head)) % ALIGNMENT]
             parts += (fill, head, segment)
@@ -74,14 +121,15 @@ def join(version: str, body: bytes, segments: Sequence[memoryview]) -> bytes:
     return b"".join(parts)
 
 
-def split(message: bytes | memoryview, max_segments: int) -> tuple[str, memoryview, list[memoryview]]:
-    """Return version, body and segments of a message; the last two are read-only views of it.
+def split(message: bytes | memoryview, max_segments: int, borrow: Borrow | None = None) -> Parts:
+    """Take a message apart; what is bytes in it comes back as read-only views of it.
 
-    What is absent is empty, of several versions or bodies the last one counts, and unknown fields are passed over.
+    Of several fields that can be there once the last one counts, and unknown fields are passed over.
 
     Args:
         message: A message, or one inside a larger buffer.
         max_segments: How many of them it may have.
+        borrow: Finds those that were lent; None where nothing can have been.
 
     Raises:
         SerializationError: It is no such message.
@@ -89,6 +137,7 @@ def split(message: bytes | memoryview, max_segments: int) -> tuple[str, memoryvi
     view = memoryview(message).toreadonly()
     name = body = view[:0]
     segments: list[memoryview] = []
+    more = _NOTHING
     at, end = 0, len(view)
     try:
         # Bounded, since a field takes two bytes and a thread's microsecond: each segment may have its padding.
@@ -99,7 +148,8 @@ def split(message: bytes | memoryview, max_segments: int) -> tuple[str, memoryvi
             if tag >= _MORE:
                 tag, at = _read_varint(message, at - 1)
             if tag & 7 != _BYTES or not _VERSION <= tag <= _MAX_TAG:
-                at = _skip(message, at, tag)
+                start, at = at, _skip(message, at, tag)
+                more = _with_number(more, tag, message, start)
                 continue
             size, at = message[at], at + 1
             if size >= _MORE:
@@ -111,13 +161,31 @@ def split(message: bytes | memoryview, max_segments: int) -> tuple[str, memoryvi
                 segments.append(view[start:at])
             elif tag == _VERSION:
                 name = view[start:at]
+            elif tag in _RARE and at <= end:
+                more = _with_rare(more, tag, view[start:at], segments, borrow)
     except IndexError:
         raise _broken("it ends inside a field") from None
     if at > end:
         raise _broken("it ends inside a field")
     if at < end or len(segments) > max_segments:
         raise SerializationError("message", f"it has more than {max_segments} segments; stack arrays into fewer")
-    return _text(name), body, segments
+    return Parts(_text(name), body, segments, more)
+
+
+def _with_number(more: More, tag: int, message: bytes | memoryview, at: int) -> More:
+    if tag not in _NUMBERS:
+        return more
+    digits, field = _read_varint(message, at)[0], _NUMBERS[tag]
+    return {**more, field: digits if field == TIMED else digits >> 1 ^ -(digits & 1)}
+
+
+def _with_rare(more: More, tag: int, data: memoryview, segments: list[memoryview], borrow: Borrow | None) -> More:
+    if tag >> 3 == TIMINGS:
+        return {**more, TIMINGS: data}
+    if borrow is None:
+        raise SerializationError("message", "no memory is shared on this way; send the segment itself")
+    segments.append(borrow(data))
+    return {**more, LENT: len(segments)}
 
 
 def _text(name: memoryview) -> str:
@@ -152,18 +220,18 @@ def _read_varint(message: bytes | memoryview, at: int) -> tuple[int, int]:
 
 def _skip(message: bytes | memoryview, at: int, tag: int) -> int:
     """Return where a field's value ends that has no length, and refuse what cannot be a field."""
-    number, kind = tag >> 3, tag & 7
-    if number == 0 or tag > _MAX_TAG:
-        raise _broken(f"no field can have the number {number}")
-    if number in _KNOWN:
-        raise _broken(f"field {number} is not written as bytes")
-    if kind == _VARINT:
+    field, kind = tag >> 3, tag & 7
+    if field == 0 or tag > _MAX_TAG:
+        raise _broken(f"no field can have the number {field}")
+    if kind == _VARINT and (tag in _NUMBERS or field not in _KNOWN):
         return _read_varint(message, at)[1]
+    if field in _KNOWN:
+        raise _broken(f"field {field} is not written as {'a number' if tag & ~7 in _NUMBERS else 'bytes'}")
     if kind == _FIXED64:
         return at + 8
     if kind == _FIXED32:
         return at + 4
-    raise _broken(f"field {number} is a group or of an unknown kind")
+    raise _broken(f"field {field} is a group or of an unknown kind")
 
 
 def _broken(problem: str) -> SerializationError:

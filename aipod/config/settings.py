@@ -55,6 +55,12 @@ class Settings:
 
     listen_host: str = setting("[::]", host(), "the address to listen on; [::] is every address")
     listen_port: int = setting(50051, whole(0, 65535), "the port to listen on; 0 picks a free one")
+    front: Literal["auto", "cq", "aio"] = setting(
+        "auto",
+        choice("auto", "cq", "aio"),
+        "what serves the port: cq is fast and knows grpcio from within, aio is not and does not; auto takes cq where it"
+        " was tested",
+    )
     data_path: Path = setting(Path("appdata/"), path(), "where the data of all versions lie")
     strict_versions: bool = setting(False, flag(), "refuse a version that is not on disk, rather than try to load it")
     keep_revisions: int = setting(3, whole(1), "how many revisions of a version to keep; those in use stay anyway")
@@ -73,6 +79,21 @@ class Settings:
     max_concurrency: int = setting(
         0, whole(0), "how many calls run on one instance at a time; 0 sets no limit", of_class=True
     )
+    max_batch_size: int = setting(
+        32, whole(1, 65536), "how many calls a batch has at most, where the class has predict_batch", of_class=True
+    )
+    batch_timeout: float = setting(
+        0.0,
+        seconds(3600.0),
+        "how long a call waits for others to share its batch; 0 takes what is there",
+        of_class=True,
+    )
+    latency_target: float = setting(
+        0.0,
+        seconds(3600.0),
+        "how long one batch may run; the size that keeps to it is found; 0 sets none",
+        of_class=True,
+    )
     max_queue: int = setting(1024, whole(1), "how many calls may wait for one version; more are refused at once")
     max_queue_bytes: int = setting(
         512 * MIB, size(MIB), "how many bytes of requests one version may hold; more are refused at once"
@@ -81,6 +102,9 @@ class Settings:
     max_kwargs_bytes: int = setting(MIB, size(1, 2 * GIB - 1), "the largest request, arrays and large bytes left out")
     max_result_bytes: int = setting(
         16 * MIB, size(1, 2 * GIB - 1), "the largest reply, arrays and large bytes left out"
+    )
+    shared_memory_bytes: int = setting(
+        GIB, size(0, 1024 * GIB), "how much memory clients on the same host may share with the server; 0: none"
     )
     default_timeout: float = setting(
         300.0, seconds(), "the time for a call that brings no deadline, train excepted; 0 sets none"

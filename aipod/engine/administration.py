@@ -158,7 +158,10 @@ class Administration:
         return number
 
     def statistics(self) -> Statistics:
-        lanes = [LaneState(one.version, one.revision, one.lane.statistics()) for one in self._pool.residents()]
+        lanes = [
+            LaneState(one.version, one.revision, one.lane.statistics(), one.lane.batch_statistics())
+            for one in self._pool.residents()
+        ]
         return Statistics(self._pool.statistics(), lanes, self._workers_busy())
 
     def _resolve(self, version: str) -> str:

@@ -16,9 +16,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from aipod.errors import AipodError, Cancelled, DeadlineExceeded, InternalError
+from aipod.errors import AipodError, Cancelled, DeadlineExceeded, InternalError, InvalidArgument
+from aipod.model.batching import UNREAD, Entry
 
-__all__ = ["Call", "LocalCall"]
+__all__ = ["MAX_PRIORITY", "Call", "LocalCall", "check_priority"]
+
+# A call of priority p is served as if it had come p seconds earlier: so it overtakes, and nobody waits for ever.
+MAX_PRIORITY = 60
 
 _log = logging.getLogger("aipod.engine")
 
@@ -37,9 +41,12 @@ class Call:
         method: ``"predict"``, ``"log"``, ``"initialize"`` or ``"train"``.
         deadline: Instant on the monotonic clock, or None.
         size_bytes: What the request holds in memory while it waits.
+        priority: From -:data:`MAX_PRIORITY` to :data:`MAX_PRIORITY`; 0 for ordinary calls, higher ones are served
+            first.
         arrived: Instant at which it was made.
         cancelled: Set once nobody waits for the answer any more; a running model may look at it.
         started: Instant at which the model began with it, 0.0 before.
+        entry: What it brings to a batch, once it is decoded for one; the lane's and the batch's own.
     """
 
     __slots__ = (
@@ -47,24 +54,30 @@ class Call:
         "arrived",
         "cancelled",
         "deadline",
+        "entry",
         "method",
         "on_cancel",
+        "priority",
         "queue",
         "size_bytes",
         "started",
         "version",
     )
 
-    def __init__(self, version: str, method: str, deadline: float | None = None, size_bytes: int = 0) -> None:
+    def __init__(
+        self, version: str, method: str, deadline: float | None = None, size_bytes: int = 0, priority: int = 0
+    ) -> None:
         self.version = version
         self.method = method
         self.deadline = deadline
         self.size_bytes = size_bytes
+        self.priority = priority
         self.arrived = time.monotonic()
         self.cancelled = False
         self.started = 0.0
         self.queue: Queue | None = None
         self.on_cancel: Callable[[], object] | None = None
+        self.entry: Entry = UNREAD
         # list.pop is one step under the interpreter's lock: it decides the race without a lock per call.
         self._unanswered = [True]
 
@@ -83,6 +96,11 @@ class Call:
     @property
     def answered(self) -> bool:
         return not self._unanswered
+
+    @property
+    def rank(self) -> float:
+        """Its place in a queue, the lowest first."""
+        return self.arrived - self.priority
 
     def remaining(self) -> float | None:
         """Seconds to the deadline, at least 0.0; None without one."""
@@ -134,8 +152,15 @@ class LocalCall(Call):
 
     __slots__ = ("_answer", "_arguments", "_done", "_error")
 
-    def __init__(self, version: str, method: str, arguments: Mapping[str, Any], deadline: float | None = None) -> None:
-        super().__init__(version, method, deadline)
+    def __init__(
+        self,
+        version: str,
+        method: str,
+        arguments: Mapping[str, Any],
+        deadline: float | None = None,
+        priority: int = 0,
+    ) -> None:
+        super().__init__(version, method, deadline, priority=priority)
         self._arguments = dict(arguments)
         self._done = threading.Event()
         self._answer: object = None
@@ -172,3 +197,15 @@ class LocalCall(Call):
         finally:
             # Its traceback holds this frame: without this every failed call would wait for the cycle collector.
             del error
+
+
+def check_priority(priority: object) -> int:
+    """A priority, checked.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    if isinstance(priority, int) and not isinstance(priority, bool) and -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+        return priority
+    given = priority if isinstance(priority, int) and abs(priority) < 10**9 else type(priority).__name__
+    raise InvalidArgument(f"priority is {given}; it must be a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}")

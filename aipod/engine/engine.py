@@ -18,19 +18,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from aipod.clock import Clock
 from aipod.config import Settings
 from aipod.engine.administration import Administration
-from aipod.engine.call import Call, LocalCall
+from aipod.engine.batch_lane import BatchLane, BatchPolicy
+from aipod.engine.call import Call, LocalCall, check_priority
 from aipod.engine.chores import Chores
-from aipod.engine.clock import Clock
 from aipod.engine.invoke import error_of
-from aipod.engine.lane import Runner
+from aipod.engine.lane import Lane
 from aipod.engine.pool import Pool
 from aipod.engine.publishing import Publisher
 from aipod.engine.refusals import draining
+from aipod.engine.single_lane import SingleLane
 from aipod.engine.workers import EventLoop, Workers
 from aipod.errors import AipodError, ConfigError, InternalError, InvalidArgument, NotSupportedError
-from aipod.model.base import AIModelBase
+from aipod.model.base import AIModelBase, has_batches, has_unused_batches
+from aipod.model.batching import problems
 from aipod.model.names import check_version
 from aipod.model.store import Store
 from aipod.model.trainlog import TrainingLog
@@ -60,6 +63,8 @@ class Engine:
             raise ConfigError([f"{model_class!r} is no subclass of AIModelBase; derive the model from it"])
         if settings is not None and explicit:
             raise ConfigError(["give either settings or single ones by name, not both"])
+        if has_batches(model_class) and (wrong := problems(model_class)):
+            raise ConfigError(wrong)
         self.model_class = model_class
         self.settings = settings or Settings.load(None, model_class, **explicit)
         self._store = Store(self.settings.data_path, self.settings.keep_revisions)
@@ -103,12 +108,11 @@ class Engine:
             self._desk = Chores()
             self._clock = Clock()
             self._workers: Workers | EventLoop
-            is_async = inspect.iscoroutinefunction(self.model_class.predict)
-            self._workers = EventLoop() if is_async else Workers(settings.rpc_max_workers)
-            limit = _async_limit if is_async else _thread_limit
-            runner: Runner = self._workers
+            self._is_batched = has_batches(self.model_class)
+            self._is_async = _is_async(self.model_class)
+            self._workers = EventLoop() if self._is_async else Workers(settings.rpc_max_workers)
             self._pool = Pool(
-                self.model_class, self._store, settings, runner, partial(limit, settings), self._chores, self._clock
+                self.model_class, self._store, settings, self._new_lane, self._limit, self._chores, self._clock
             )
             self.admin = Administration(self._store, self._pool, self._workers_busy)
             self._publisher = Publisher(self.model_class, self._store, self._pool)
@@ -125,6 +129,8 @@ class Engine:
                 _log.warning("%s: some of them will never be loaded", sizes)
             for version in pinned:
                 self._pool.pin(version)
+            if has_unused_batches(self.model_class):
+                _log.warning("%s.predict_batch is not used: it does not take (inputs)", self.model_class.__name__)
             self._open = True
         self.admin.preload([*wanted, *pinned])
 
@@ -162,6 +168,8 @@ class Engine:
             if not self._open:
                 self._open_late()
             route = self._routes.get(call.method)
+            if call.priority:
+                check_priority(call.priority)
             if route is None:
                 raise InvalidArgument(f"there is no method {call.method!r}; call one of {', '.join(self._routes)}")
             route(call)
@@ -223,7 +231,28 @@ class Engine:
             raise ConfigError([f"{self.settings.label(setting)}: {error}"]) from None
 
     def _workers_busy(self) -> int:
-        return sum(one.lane.statistics().running for one in self._pool.residents())
+        return sum(one.lane.busy for one in self._pool.residents())
+
+    def _new_lane(self, version: str, on_idle: Callable[[Lane], None]) -> Lane:
+        settings = self.settings
+        common = (version, self._workers, self._clock, settings.max_queue, settings.max_queue_bytes, on_idle)
+        if not self._is_batched:
+            return SingleLane(*common, eager=self._is_async)
+        cls = self.model_class
+        keyed = cls.stacked or cls.batch_key is not AIModelBase.batch_key
+        return BatchLane(
+            *common, BatchPolicy(settings.max_batch_size, settings.batch_timeout, settings.latency_target, keyed)
+        )
+
+    def _limit(self, instances: int) -> int:
+        """How many calls, or batches, of one instance may run at a time."""
+        # Two batches side by side would each be half as full, and one is answered and read while another runs anyway.
+        wanted = self.settings.max_concurrency or (1 if self._is_batched else 0)
+        if self._is_async:
+            return wanted or _MAX_COROUTINES
+        workers = self.settings.rpc_max_workers
+        share = workers - 1 if instances > 1 and workers > 1 else workers
+        return min(wanted or share, share)
 
     def _to_pool(self, call: Call) -> None:
         call.version = self._store.resolve(check_version(call.version))
@@ -253,11 +282,6 @@ class Engine:
             call.fail(error_of(error))
 
 
-def _thread_limit(settings: Settings, instances: int) -> int:
-    workers = settings.rpc_max_workers
-    share = workers - 1 if instances > 1 and workers > 1 else workers
-    return min(settings.max_concurrency or share, share)
-
-
-def _async_limit(settings: Settings, instances: int) -> int:
-    return settings.max_concurrency or _MAX_COROUTINES
+def _is_async(model_class: type[AIModelBase]) -> bool:
+    predict = getattr(model_class, "predict_batch" if has_batches(model_class) else "predict")
+    return inspect.iscoroutinefunction(predict)

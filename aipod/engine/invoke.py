@@ -17,10 +17,10 @@ from types import CoroutineType, TracebackType
 from typing import Any
 
 from aipod.engine.call import Call
-from aipod.errors import AipodError, Cancelled, InvalidArgument, ModelError
+from aipod.errors import AipodError, Cancelled, InvalidArgument, ModelError, again
 from aipod.model.call import CallSource, running
 
-__all__ = ["endpoint", "error_of", "invoke", "invoke_async", "perform", "traceback_text"]
+__all__ = ["endpoint", "error_of", "invoke", "invoke_async", "perform", "returned_error", "traceback_text"]
 
 # Beyond this many linked causes a traceback says nothing more and costs seconds.
 _MAX_CAUSES = 16
@@ -80,6 +80,20 @@ def error_of(error: BaseException) -> AipodError:
     if isinstance(error, TypeError) and _users_frames(error) is None:
         # It was raised by the call itself, not inside the method: the arguments do not fit its signature.
         return InvalidArgument(f"{error}; pass what the method's signature names")
+    return _model_error(error)
+
+
+def returned_error(error: BaseException) -> AipodError:
+    """What the caller gets for an exception that the user's code returned in the place of its output."""
+    if not isinstance(error, AipodError):
+        return _model_error(error)
+    # The same one may stand for several calls.
+    copy = again(error)
+    copy.by_model = True
+    return copy
+
+
+def _model_error(error: BaseException) -> ModelError:
     return ModelError(_text(error), type=_type_name(error), traceback=traceback_text(error))
 
 

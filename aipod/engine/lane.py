@@ -1,12 +1,14 @@
-"""A lane: the queue and the run policy of one instance.
+"""A lane: the queue of one instance, and what is counted of it. How its calls are run is for the two kinds of lanes,
+:class:`~aipod.engine.single_lane.SingleLane` and :class:`~aipod.engine.batch_lane.BatchLane`.
 
-Rules of this file:
+Rules of this file, and of those two:
 
-- ``_lock`` guards the bookkeeping and nothing else: no user code, no reply and no disk under it.
+- ``_lock`` guards the bookkeeping and nothing else: no user code, no reply and no disk under it. Order of locks: a
+  lane's, then the clock's.
 - A lane is *open* between :meth:`open` (its instance is ready) and :meth:`close`. Before, calls wait and none runs;
   after, none comes in and those inside run to their end.
 - ``_announced`` is True while a runner has been told of the lane and has not come yet. So a lane stands in the runners'
-  queue at most once, which makes their turns fair, and a call never waits unannounced while the lane may run one more.
+  queue at most once, which makes their turns fair.
 - The lane is idle when nothing waits and nothing runs; only an idle lane's instance may be disposed.
 """
 
@@ -14,22 +16,36 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sized
 from typing import Any, Protocol
 
+from aipod.clock import Clock
 from aipod.engine.call import Call
-from aipod.engine.statistics import LaneStatistics
+from aipod.engine.statistics import BatchStatistics, LaneStatistics
 from aipod.errors import AipodError, DeadlineExceeded, Overloaded
 
-__all__ = ["Lane", "Runner"]
+__all__ = ["TURN", "Lane", "Runner", "Spawn"]
+
+# How long a worker goes on with a lane of short calls while others wait for one, in seconds.
+TURN = 0.001
+
+# Starts a coroutine on the loop, and calls back, there, with what it returned, or False if it was cancelled. What it
+# gives cancels it, from any thread.
+Spawn = Callable[[Coroutine[Any, Any, bool], Callable[[bool], object]], Callable[[], object]]
 
 
 class Runner(Protocol):
-    """What takes calls from lanes and runs them: threads, or an event loop."""
+    """What comes to lanes to run their calls: threads, or an event loop."""
+
+    # Neither ever blocks; both are called under the lane's lock.
 
     def wake(self, lane: Lane) -> None:
-        """Come for a call soon. Never blocks; called under the lane's lock."""
+        """Come soon."""
+
+    def wake_idle(self, lane: Lane) -> bool:
+        """Come at once, if somebody has nothing else to do; says whether somebody has."""
 
 
 class Lane:
@@ -38,6 +54,7 @@ class Lane:
     Args:
         version: For the sentences of errors.
         runner: What runs the calls.
+        clock: For what must not wait for ever.
         max_queue: How many calls may wait.
         max_bytes: How many bytes of requests may wait and run.
         on_idle: Called, without a lock held, when the lane becomes idle and somebody asked (:attr:`watched`) or it is
@@ -45,18 +62,27 @@ class Lane:
     """
 
     def __init__(
-        self, version: str, runner: Runner, max_queue: int, max_bytes: int, on_idle: Callable[[Lane], None]
+        self,
+        version: str,
+        runner: Runner,
+        clock: Clock,
+        max_queue: int,
+        max_bytes: int,
+        on_idle: Callable[[Lane], None],
     ) -> None:
         self.version = version
         self.last_used = time.monotonic()
         self.watched = False
         self.methods: dict[str, Callable[..., Any]] = {}
         self._runner = runner
+        self._clock = clock
         self._max_queue = max_queue
         self._max_bytes = max_bytes
         self._on_idle = on_idle
         self._lock = threading.Lock()
+        # In the order in which they are served: as they came, and by rank as soon as one has a priority.
         self._queue: deque[Call] = deque()
+        self._ranked = False
         self._running: set[Call] = set()
         self._limit = 0
         self._bytes = 0
@@ -78,6 +104,23 @@ class Lane:
         with self._lock:
             return not self._queue and not self._running
 
+    @property
+    def busy(self) -> int:
+        """How many times user code runs for it now, on threads or as coroutines."""
+        return len(self._running)
+
+    def serve(self, others: Sized) -> None:
+        """Run what there is to run, on this thread, for one turn.
+
+        Args:
+            others: Lanes that wait for a worker; while there are none, a turn may go on.
+        """
+        raise NotImplementedError
+
+    def start(self, spawn: Spawn) -> None:
+        """The same on an event loop: start what there is to run."""
+        raise NotImplementedError
+
     def put(self, call: Call) -> bool:
         """Let a call in; False if the lane is closed.
 
@@ -87,52 +130,24 @@ class Lane:
         with self._lock:
             if self._closed:
                 return False
-            if len(self._queue) >= self._max_queue or self._bytes + call.size_bytes > self._max_bytes:
+            queue = self._queue
+            if len(queue) >= self._max_queue or self._bytes + call.size_bytes > self._max_bytes:
                 self._counts.refused += 1
                 raise self._full(call)
             call.queue = self
-            if call.answered:
+            if call.cancelled:
                 # It was cancelled on its way here, before it could know which lane to leave.
                 return True
-            self._queue.append(call)
+            if call.priority or self._ranked:
+                self._ranked = bool(queue) or call.priority != 0
+                queue.insert(bisect_right(queue, call.rank, key=_rank), call)
+            else:
+                queue.append(call)
             self._bytes += call.size_bytes
-            self.last_used = time.monotonic()
-            if not self._announced and len(self._running) < self._limit:
-                self._announce()
+            self.last_used = call.arrived
+            if not self._announced and self._limit:
+                self._has_more()
         return True
-
-    def take(self) -> Call | None:
-        """The next call that is worth running, or None. The runner owes :meth:`done` for it."""
-        with self._lock:
-            self._announced = False
-            call, expired = self._next()
-        self._bury(expired)
-        return call
-
-    def done(self, call: Call, failed: bool = False, another: bool = False) -> Call | None:
-        """A call that :meth:`take` gave has run.
-
-        Args:
-            call: The call.
-            failed: For the statistics.
-            another: The runner would go on with this lane at once; without it the lane takes its turn again.
-        """
-        following: Call | None = None
-        expired: list[Call] = []
-        with self._lock:
-            self._running.discard(call)
-            self._bytes -= call.size_bytes
-            self._counts.done += 1
-            self._counts.failed += failed
-            if another:
-                following, expired = self._next()
-            elif self._queue and not self._announced and len(self._running) < self._limit:
-                self._announce()
-            notify = self._must_tell()
-        self._bury(expired)
-        if notify:
-            self._on_idle(self)
-        return following
 
     def forget(self, call: Call) -> None:
         """A call was cancelled: it leaves the queue; if it runs, it stays until the model is through with it."""
@@ -156,12 +171,12 @@ class Lane:
                 self._announce()
 
     def set_limit(self, limit: int) -> None:
-        """Change how many calls may run at a time; those that run stay."""
+        """Change how many may run at a time; those that run stay."""
         with self._lock:
             if self._limit and limit != self._limit:
                 self._limit = limit
-                if self._queue and not self._announced and len(self._running) < limit:
-                    self._announce()
+                if self._queue and not self._announced:
+                    self._has_more()
 
     def close(self, only_if_idle: bool = False) -> bool:
         """Let no more calls in; says whether it is closed now. The caller looks at :attr:`idle` afterwards itself."""
@@ -169,6 +184,8 @@ class Lane:
             if only_if_idle and (self._queue or self._running):
                 return False
             self._closed = True
+            if self._queue and self._limit and not self._announced:
+                self._has_more()
             return True
 
     def started_before(self, instant: float) -> bool:
@@ -215,37 +232,38 @@ class Lane:
             counts.queued, counts.running, counts.held_bytes = len(self._queue), len(self._running), self._bytes
         return counts
 
-    def _next(self) -> tuple[Call | None, list[Call]]:
-        expired: list[Call] = []
-        now = time.monotonic()
-        while self._queue and len(self._running) < self._limit:
-            call = self._queue.popleft()
-            if call.answered or (call.deadline is not None and call.deadline <= now):
-                expired.append(call)
-                self._bytes -= call.size_bytes
-                self._counts.cancelled += call.answered
-                self._counts.expired += not call.answered
-                continue
-            call.started = now
-            self._running.add(call)
-            if self._queue and not self._announced and len(self._running) < self._limit:
-                self._announce()
-            return call, expired
-        return None, expired
+    def batch_statistics(self) -> BatchStatistics | None:
+        """What is counted of batches; None where calls run alone."""
+        return None
+
+    def _has_more(self) -> None:
+        """Something waits, or more may run, and nobody is on the way here: announce the lane, if it is worth it.
+
+        Called under the lock, with a limit above 0.
+        """
+        raise NotImplementedError
 
     def _announce(self) -> None:
         self._announced = True
         self._runner.wake(self)
 
+    def _drop(self, call: Call, expired: list[Call]) -> None:
+        """Count a call out that left the queue, since nobody waits for it any more; under the lock."""
+        self._bytes -= call.size_bytes
+        if call.answered:
+            self._counts.cancelled += 1
+        else:
+            self._counts.expired += 1
+            expired.append(call)
+
     def _bury(self, expired: list[Call]) -> None:
         """Answer calls whose time was over before their turn came; the last one may leave the lane idle."""
         for call in expired:
             call.fail(DeadlineExceeded("the deadline passed while the call waited for its turn; allow it more time"))
-        if expired:
-            with self._lock:
-                notify = self._must_tell()
-            if notify:
-                self._on_idle(self)
+        with self._lock:
+            notify = self._must_tell()
+        if notify:
+            self._on_idle(self)
 
     def _must_tell(self) -> bool:
         return (self._closed or self.watched) and not self._queue and not self._running
@@ -259,3 +277,7 @@ class Lane:
                 f" and {self._max_bytes} are allowed (AIPOD_MAX_QUEUE_BYTES)"
             )
         return Overloaded(f"{what}; try again later")
+
+
+def _rank(call: Call) -> float:
+    return call.rank

@@ -19,12 +19,12 @@ from functools import partial
 
 from cachetools import LRUCache
 
+from aipod.clock import Clock
 from aipod.config import Settings
 from aipod.engine.call import Call
 from aipod.engine.chores import Chores
-from aipod.engine.clock import Clock
 from aipod.engine.failures import Failures
-from aipod.engine.lane import Lane, Runner
+from aipod.engine.lane import Lane
 from aipod.engine.refusals import draining, no_hope, no_place, stopped
 from aipod.engine.resident import Methods, Resident, State
 from aipod.engine.roster import Roster
@@ -49,8 +49,8 @@ class Pool:
         model_class: The user's class.
         store: Where the versions' data lies.
         settings: Capacity, policies, limits.
-        runner: What runs the lanes.
-        limit: How many calls of one instance may run at a time, given how many instances are ready.
+        new_lane: Makes the lane of a version, given what to call when it is idle.
+        limit: How many calls, or batches, of one instance may run at a time, given how many instances are ready.
         chores: For loads and disposals.
         clock: For what waits.
     """
@@ -60,7 +60,7 @@ class Pool:
         model_class: type[AIModelBase],
         store: Store,
         settings: Settings,
-        runner: Runner,
+        new_lane: Callable[[str, Callable[[Lane], None]], Lane],
         limit: Callable[[int], int],
         chores: Chores,
         clock: Clock,
@@ -68,7 +68,7 @@ class Pool:
         self._model_class = model_class
         self._store = store
         self._settings = settings
-        self._runner = runner
+        self._new_lane = new_lane
         self._limit = limit
         self._chores = chores
         self._lock = threading.Lock()
@@ -287,9 +287,7 @@ class Pool:
                 self._roster.queue(back)
 
     def _make_lane(self, resident: Resident) -> Lane:
-        settings = self._settings
-        on_idle = partial(self._on_idle, resident)
-        return Lane(resident.version, self._runner, settings.max_queue, settings.max_queue_bytes, on_idle)
+        return self._new_lane(resident.version, partial(self._on_idle, resident))
 
     def _leave(self, resident: Resident) -> list[Action]:
         self._roster.leave(resident)

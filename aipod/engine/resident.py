@@ -15,13 +15,14 @@ from contextlib import suppress
 from enum import Enum
 from typing import Any
 
+from aipod.clock import Timer
 from aipod.config import Settings
-from aipod.engine.clock import Timer
 from aipod.engine.invoke import endpoint, error_of, traceback_text
 from aipod.engine.lane import Lane
 from aipod.errors import AipodError, InternalError, LoadError, VersionNotFound, again
 from aipod.memory import resident_bytes
-from aipod.model.base import AIModelBase
+from aipod.model.base import AIModelBase, has_batches
+from aipod.model.batching import BatchPredict
 from aipod.model.place import Place, construct
 from aipod.model.store import Lease, Scratch, Store
 
@@ -125,7 +126,8 @@ class Resident:
         self._check_size(settings.model_pool_bytes)
         self.load_seconds = time.monotonic() - started
         self.loaded_at = time.monotonic()
-        return {name: endpoint(getattr(instance, name)) for name in ("predict", "log")}
+        predict = BatchPredict(instance) if has_batches(model_class) else endpoint(instance.predict)
+        return {"predict": predict, "log": endpoint(instance.log)}
 
     def take_down(self) -> None:
         """Dispose of the instance and give everything back; never raises, since nobody could do anything about it."""

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
+from aipod.clock import Clock
 from aipod.engine.call import Call
-from aipod.engine.clock import Clock
 from aipod.engine.refusals import no_place
 from aipod.engine.resident import Resident, State
 from aipod.engine.roster import Roster

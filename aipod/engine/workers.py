@@ -1,25 +1,27 @@
 """The two runners: threads for ``def predict``, one event loop for ``async def predict``.
 
 Worker threads take lanes, not calls, from one backlog: a lane stands in it once however many calls it holds, so lanes
-take turns. A worker goes on with the same lane while no other waits for one; that costs neither a wake-up nor a
-hand-over.
+take turns. A worker goes on with the same lane while no other waits for one, or for a moment if its calls are short;
+that costs neither a wake-up nor a hand-over.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
-from aipod.engine.call import Call
-from aipod.engine.invoke import invoke, invoke_async
 from aipod.engine.lane import Lane
-from aipod.errors import Cancelled
 
 __all__ = ["EventLoop", "Workers"]
+
+_log = logging.getLogger("aipod.engine")
 
 
 class Workers:
@@ -49,6 +51,19 @@ class Workers:
             if len(self._threads) < self.count:
                 self._start()
 
+    def wake_idle(self, lane: Lane) -> bool:
+        try:
+            gate = self._idle.pop()
+        except IndexError:
+            if len(self._threads) == self.count:
+                return False
+            self._backlog.append(lane)
+            self._start()
+        else:
+            self._backlog.append(lane)
+            gate.release()
+        return True
+
     def close(self, timeout: float) -> bool:
         """End the threads; False if some of them still run a model after ``timeout`` seconds."""
         with self._lock:
@@ -75,12 +90,13 @@ class Workers:
         gate = threading.Lock()
         gate.acquire()
         while (lane := self._next(gate)) is not None:
-            call = lane.take()
-            while call is not None:
-                ok = invoke(lane.methods, call)
-                call = lane.done(call, failed=not ok, another=not self._backlog)
+            try:
+                lane.serve(self._backlog)
+            except Exception:
+                # A bug of ours; the thread is needed for other lanes.
+                _log.exception("a turn of %r failed", lane)
             # An idle worker must not keep the last instance alive.
-            del lane, call
+            del lane
 
     def _next(self, gate: threading.Lock) -> Lane | None:
         """A lane from the backlog, waited for at the gate; None once there is no more to do."""
@@ -119,7 +135,7 @@ class EventLoop:
                 self._loop = asyncio.new_event_loop()
                 self._thread = threading.Thread(target=self._loop.run_forever, name="aipod-async", daemon=True)
                 self._thread.start()
-            self._loop.call_soon_threadsafe(self._start, lane)
+            self._loop.call_soon_threadsafe(lane.start, self._spawn)
 
     def close(self, timeout: float) -> bool:
         """Cancel what runs and end the thread; False if something blocks the loop."""
@@ -134,23 +150,21 @@ class EventLoop:
         loop.close()
         return True
 
-    def _start(self, lane: Lane) -> None:
-        call = lane.take()
-        if call is not None:
-            loop = asyncio.get_running_loop()
-            task = loop.create_task(invoke_async(lane.methods, call))
-            self._tasks.add(task)
-            # Not the coroutine's own duty: one that is cancelled before its first step never gets to it.
-            task.add_done_callback(partial(self._ended, lane, call))
-            call.on_cancel = partial(loop.call_soon_threadsafe, task.cancel)
-            if call.cancelled:
-                task.cancel()
+    def wake_idle(self, lane: Lane) -> bool:
+        self.wake(lane)
+        return True
 
-    def _ended(self, lane: Lane, call: Call, task: asyncio.Task[bool]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, bool], on_end: Callable[[bool], object]) -> Callable[[], object]:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work)
+        self._tasks.add(task)
+        # Not the coroutine's own duty: one that is cancelled before its first step never gets to it.
+        task.add_done_callback(partial(self._ended, on_end))
+        return partial(loop.call_soon_threadsafe, task.cancel)
+
+    def _ended(self, on_end: Callable[[bool], object], task: asyncio.Task[bool]) -> None:
         self._tasks.discard(task)
-        call.on_cancel = None
-        call.fail(Cancelled())
-        lane.done(call, failed=task.cancelled() or not task.result())
+        on_end(not task.cancelled() and task.result())
 
     async def _end(self) -> None:
         for task in list(self._tasks):

@@ -7,19 +7,21 @@ Everything works without a server too: ``Digits("v1").train()`` in a notebook wr
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path, PurePath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from aipod.errors import InvalidArgument, LoadError, NotInitialized, NotSupportedError
 from aipod.model import disk, jsontext
+from aipod.model.batching import BatchPredict
 from aipod.model.names import DEFAULT_VERSION, check_version
 from aipod.model.place import Place
 from aipod.model.trainlog import TrainingLog
 
-__all__ = ["MODEL_INFO_NAME", "AIModelBase"]
+__all__ = ["MODEL_INFO_NAME", "AIModelBase", "has_batches", "has_unused_batches"]
 
 MODEL_INFO_NAME = "model.json"
 
@@ -27,11 +29,21 @@ MODEL_INFO_NAME = "model.json"
 class AIModelBase:
     """Derive from this and override what the model can do.
 
-    Beside the methods below a class may have ``predict_batch(inputs: list[dict]) -> list``, which answers several
-    calls at once, ``warmup()`` and ``memory_bytes() -> int``. ``predict`` may be ``async def``.
+    Beside the methods below a class may have ``warmup()``, ``memory_bytes() -> int``, and ``predict_batch(inputs:
+    list[dict]) -> list`` in place of ``predict``. That gets the arguments of several calls and returns one output for
+    each, in their order; an exception among the outputs fails its call alone. While the outputs are sent the next batch
+    runs already, so they must not lie in memory that it writes to. ``predict`` and ``predict_batch`` may be ``async
+    def``.
 
     Attributes:
-        max_concurrency: How many calls may be in ``predict`` of one instance at the same time; 0 is no limit.
+        max_concurrency: How many calls may be in ``predict`` of one instance at the same time; 0 is no limit. Of
+            batches it is one at a time, unless this says how many.
+        max_batch_size: How many calls a batch has at most.
+        batch_timeout: Seconds that a call waits for others to share its batch; 0 takes those that are there.
+        latency_target: Seconds that ``predict_batch`` may take; the size that keeps to it is found. 0 is no target.
+        stacked: Whether ``predict_batch`` gets, and returns, dictionaries of arrays whose first axis is the calls.
+        ragged: What happens to calls with arrays of different shapes: ``"apart"`` puts them in batches of their own,
+            ``"pad"`` fills them up with ``pad_value``.
         version: The name that the client chose, ``"default"`` if none.
         datapath: The root of the data; ``model_dir()`` says where this instance's lie.
         training_log: Records of the running or the latest training; ``trainning_logger`` is 1.0's name for it.
@@ -39,6 +51,12 @@ class AIModelBase:
     """
 
     max_concurrency: ClassVar[int] = 0
+    max_batch_size: ClassVar[int] = 32
+    batch_timeout: ClassVar[float] = 0.0
+    latency_target: ClassVar[float] = 0.0
+    stacked: ClassVar[bool] = False
+    ragged: ClassVar[Literal["apart", "pad"]] = "apart"
+    pad_value: ClassVar[float] = 0
 
     # Private names say whose they are: this class shares its instances with whatever a user calls his own.
     _aipod_place: Place | None = None
@@ -143,10 +161,23 @@ class AIModelBase:
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Answer one call. May run on several threads at once, unless the class says ``max_concurrency = 1``.
 
+        Here it is a batch of one, where the class has ``predict_batch``; a coroutine, if that is one.
+
         Raises:
-            NotSupportedError: The class has no ``predict``.
+            NotSupportedError: The class has neither.
         """
-        raise NotSupportedError(f"{type(self).__name__} has no predict()")
+        if not has_batches(type(self)):
+            raise NotSupportedError(f"{type(self).__name__} has no predict()")
+        if args:
+            raise InvalidArgument("the arguments of a batch have names; pass them by keyword")
+        return BatchPredict(self)(**kwargs)
+
+    def batch_key(self, kwargs: dict[str, Any]) -> Hashable:
+        """What a call must have in common with those that share its batch: text, a number, or a tuple of such.
+
+        Must be quick, since no batch is put together meanwhile.
+        """
+        return None
 
     def log(self, *args: Any, **kwargs: Any) -> Any:
         """The records of the log called ``name``; the base class has the training log alone.
@@ -173,6 +204,27 @@ class AIModelBase:
     def _aipod_where(self) -> Place:
         # In place it is found anew each time: code of 1.0 may set version or datapath on the instance.
         return self._aipod_place or Place.in_place(self.datapath, check_version(self.version))
+
+
+def has_batches(cls: type[AIModelBase]) -> bool:
+    """Whether calls of the class are answered by its ``predict_batch``.
+
+    Code of 1.0 may have a method of that name for itself. So where there is a ``predict``, too, it counts only if its
+    argument is called ``inputs``.
+    """
+    method = getattr(cls, "predict_batch", None)
+    if not callable(method):
+        return False
+    try:
+        arguments = inspect.signature(method).bind("self", "inputs").arguments
+    except TypeError:
+        return False
+    return cls.predict is AIModelBase.predict or "inputs" in arguments
+
+
+def has_unused_batches(cls: type[AIModelBase]) -> bool:
+    """Whether the class has a ``predict_batch`` that is taken for its own affair."""
+    return hasattr(cls, "predict_batch") and not has_batches(cls)
 
 
 def _within(directory: Path, names: tuple[str | os.PathLike[str], ...]) -> Path:

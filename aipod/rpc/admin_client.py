@@ -14,13 +14,14 @@ from google.protobuf.message import Message
 
 from aipod.errors import InvalidArgument
 from aipod.rpc.calls import raising, take_timeout
-from aipod.rpc.connection import ASYNC_FAILURES, FAILURES, Connection
+from aipod.rpc.connection import ASYNC_FAILURES, FAILURES, AsyncConnection, Connection
 from aipod.rpc.methods import ADMIN
 from aipod.rpc.v1 import admin_pb2 as pb
 
 __all__ = [
     "Admin",
     "AsyncAdmin",
+    "BatchStatistics",
     "LaneStatistics",
     "PoolStatistics",
     "RevisionInfo",
@@ -82,8 +83,22 @@ class PoolStatistics(NamedTuple):
     evictions: int
 
 
+class BatchStatistics(NamedTuple):
+    """Batches of one loaded version: how many, the calls in them, how often ``predict_batch`` ran, the size of the last
+    one, and what the next one may have.
+    """
+
+    batches: int
+    calls: int
+    runs: int
+    last_size: int
+    size_limit: int
+
+
 class LaneStatistics(NamedTuple):
-    """The calls of one loaded version."""
+    """The calls of one loaded version. What those that ran waited and ran is in seconds, all of them together;
+    ``batches`` is None where calls run alone.
+    """
 
     version: str
     revision: int
@@ -95,6 +110,9 @@ class LaneStatistics(NamedTuple):
     cancelled: int
     expired: int
     refused: int
+    queue_seconds: float
+    run_seconds: float
+    batches: BatchStatistics | None
 
 
 class Statistics(NamedTuple):
@@ -205,7 +223,7 @@ class Admin:
 class AsyncAdmin:
     """:class:`Admin` for asyncio: every verb is awaited."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def info(self) -> ServerInfo:
@@ -270,11 +288,15 @@ def _versions(reply: pb.VersionsReply) -> tuple[VersionInfo, ...]:
 
 
 def _statistics(reply: pb.StatisticsReply) -> Statistics:
-    lanes = tuple(_like(LaneStatistics, lane) for lane in reply.lanes)
+    lanes = tuple(_like(LaneStatistics, lane, batches=_batches(lane)) for lane in reply.lanes)
     return Statistics(_like(PoolStatistics, reply.pool), lanes, reply.workers, reply.workers_busy)
 
 
 T = TypeVar("T", bound=tuple[Any, ...])
+
+
+def _batches(lane: pb.LaneStatistics) -> BatchStatistics | None:
+    return _like(BatchStatistics, lane.batches) if lane.HasField("batches") else None
 
 
 def _like(cls: type[T], message: Message, **given: Any) -> T:

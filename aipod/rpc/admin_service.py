@@ -142,4 +142,5 @@ def _version(state: VersionState) -> pb.VersionInfo:
 
 
 def _lane(state: LaneState) -> pb.LaneStatistics:
-    return pb.LaneStatistics(version=state.version, revision=state.revision, **vars(state.counts))
+    batches = pb.BatchStatistics(**vars(state.batches)) if state.batches is not None else None
+    return pb.LaneStatistics(version=state.version, revision=state.revision, batches=batches, **vars(state.counts))

@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
-from aipod.codec import Limits, decode_reply
-from aipod.errors import AipodError, BadVersionName, InvalidArgument, Unavailable
+from google.protobuf.message import DecodeError
+
+from aipod.codec import Lend, Limits, Message, encode_call, read_reply
+from aipod.errors import AipodError, BadVersionName, InvalidArgument, SerializationError, Unavailable
 from aipod.rpc.keepalive import PING_SECONDS, client_options
+from aipod.rpc.v1 import model_pb2
 
 __all__ = [
     "DEFAULT_RETRY",
     "MAX_MESSAGE_BYTES",
+    "REPLY_LIMITS",
     "Attempts",
+    "ClientClosed",
+    "Content",
     "RemoteTraceback",
+    "Timed",
+    "Timings",
     "channel_options",
     "decode",
     "raising",
     "take_bytes",
     "take_ping",
+    "take_priority",
     "take_retry",
     "take_timeout",
     "take_version",
@@ -39,9 +48,17 @@ _LONGEST_TIMEOUT = 365 * 86_400.0
 _LEAST_PING, _LONGEST_PING = 0.2, 86_400.0
 _LEAST_BYTES, _MOST_BYTES = 1024, 2**31 - 1
 _SHOWN = 64
+MAX_PRIORITY = 60
 _REPEATABLE = frozenset({"predict", "log"})
 # A reply comes from a server that was chosen, so more is taken from it than a server takes from anybody.
-_REPLY_LIMITS = Limits(max_value_bytes=64 * 1024 * 1024)
+REPLY_LIMITS = Limits(max_value_bytes=64 * 1024 * 1024)
+
+
+class ClientClosed(Unavailable):
+    """This client was closed: there is nothing to wait for. To callers, an ``Unavailable`` like any other."""
+
+    def told(self) -> Unavailable:
+        return Unavailable(str(self), may_have_run=self.may_have_run)
 
 
 class RemoteTraceback(Exception):
@@ -72,17 +89,26 @@ class Attempts:
         """What is left of the time."""
         return None if self._timeout is None else max(0.0, self._began + self._timeout - time.monotonic())
 
-    def pause(self, error: AipodError) -> float | None:
-        """Seconds to wait before another try; None if there is none after this error."""
-        # What the model itself raised would be raised again, after one more run.
-        if not isinstance(error, Unavailable) or error.by_model:
-            return None
-        if self._number == self._allowed:
-            return None
-        pause = min(_FIRST_PAUSE * 2 ** min(self._number, 16), _LONGEST_PAUSE)
-        self._number += 1
+    def pause(self, error: AipodError) -> float:
+        """Seconds to wait before another try.
+
+        Raises:
+            AipodError: The error, if there is no other try after it.
+        """
+        pause: float = min(_FIRST_PAUSE * 2 ** min(self._number, 16), _LONGEST_PAUSE)
         left = self.timeout()
-        return pause if left is None or left > pause else None
+        try:
+            # What the model itself raised would be raised again, after one more run.
+            may_pass = isinstance(error, Unavailable) and not error.by_model
+            if isinstance(error, ClientClosed):
+                raise error.told() from None
+            if not may_pass or self._number == self._allowed or (left is not None and left <= pause):
+                raise raising(error)
+        finally:
+            # Its traceback holds this frame, and with it the request, until the cycle collector comes.
+            del error
+        self._number += 1
+        return pause
 
 
 def channel_options(
@@ -100,8 +126,84 @@ def channel_options(
     ]
 
 
-def decode(reply: bytes) -> Any:
-    return decode_reply(reply, _REPLY_LIMITS)
+class Timings(NamedTuple):
+    """Seconds that a call took on the server; what it took beyond ``total``, the way took.
+
+    Attributes:
+        queue: From its arrival until its turn came.
+        decode: To read the arguments.
+        predict: In the model; of a batch, the whole of it.
+        encode: To write the result.
+        total: From its arrival until its reply was ready.
+    """
+
+    queue: float = 0.0
+    decode: float = 0.0
+    predict: float = 0.0
+    encode: float = 0.0
+    total: float = 0.0
+
+
+class Timed(NamedTuple):
+    """What a call made with ``options(timed=True)`` returns."""
+
+    value: Any
+    timings: Timings
+
+
+class Content:
+    """What a call says, to be written for the way that it goes.
+
+    Args:
+        version: The version that it goes to.
+        kwargs: The model's arguments.
+        priority: See ``options``.
+        timed: See ``options``.
+
+    """
+
+    __slots__ = ("_kwargs", "_options", "_plain", "_version")
+
+    def __init__(self, version: str, kwargs: dict[str, Any], priority: int, timed: bool) -> None:
+        self._version = version
+        self._kwargs = kwargs
+        self._options = (priority, timed)
+        self._plain: bytes | None = None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether the arguments are not needed any more: the plain request is there."""
+        return self._plain is not None
+
+    def keep(self, message: bytes) -> None:
+        """The request was written, and nothing was left out."""
+        self._plain = message
+
+    def message(self, lend: Lend | None = None) -> bytes:
+        """The request, with what ``lend`` takes left out; the plain one is written once.
+
+        Raises:
+            SerializationError: An argument cannot travel.
+        """
+        if lend is not None and self._plain is None:
+            return encode_call(self._version, self._kwargs, *self._options, lend)
+        if self._plain is None:
+            self._plain = encode_call(self._version, self._kwargs, *self._options)
+        return self._plain
+
+
+def decode(reply: bytes | memoryview | Message, timed: bool = False) -> Any:
+    """The value of a reply; with ``timed`` a :class:`Timed`."""
+    message = reply if isinstance(reply, Message) else read_reply(reply, REPLY_LIMITS)
+    return Timed(message.value(), _timings(message.timings)) if timed else message.value()
+
+
+def _timings(data: memoryview | None) -> Timings:
+    try:
+        sent = model_pb2.Timings.FromString(bytes(data or b""))
+    except DecodeError:
+        raise SerializationError("result", "its timings cannot be read; is the server an AIPOD?") from None
+    return Timings(*(getattr(sent, name) for name in Timings._fields))
 
 
 def take_timeout(timeout: object) -> float | None:
@@ -129,6 +231,18 @@ def take_retry(retry: object) -> int:
     if isinstance(retry, int) and retry >= 0:
         return retry
     raise InvalidArgument(f"retry is {retry!r}; give the number of further tries, 0 for none")
+
+
+def take_priority(priority: object) -> int:
+    """What is run before what, where calls wait.
+
+    Raises:
+        InvalidArgument: It is no such number.
+    """
+    if isinstance(priority, int) and not isinstance(priority, bool) and abs(priority) <= MAX_PRIORITY:
+        return priority
+    allowed = f"from {-MAX_PRIORITY} to {MAX_PRIORITY}"
+    raise InvalidArgument(f"priority is {_shown(priority)}; give a whole number {allowed}, 0 for the usual")
 
 
 def take_ping(seconds: object) -> float:

@@ -14,31 +14,46 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from functools import cached_property
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import cached_property, partial
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from aipod.codec import encode_call
+import numpy as np
+from numpy.typing import NDArray
+
 from aipod.config import check_address
+from aipod.errors import AipodError, ConfigError, InvalidArgument
 from aipod.rpc.admin_client import Admin, AsyncAdmin
 from aipod.rpc.calls import (
     DEFAULT_RETRY,
     MAX_MESSAGE_BYTES,
     Attempts,
+    Content,
+    Timed,
+    Timings,
     channel_options,
     decode,
-    raising,
     take_bytes,
     take_ping,
+    take_priority,
     take_retry,
     take_timeout,
     take_version,
 )
-from aipod.rpc.connection import ASYNC_FAILURES, FAILURES, AsyncConnection, Connection
+from aipod.rpc.connection import AsyncConnection, BaseConnection, Connection
 from aipod.rpc.keepalive import PING_SECONDS
 from aipod.rpc.methods import MODEL_METHODS
+from aipod.rpc.route import AsyncRoute, Route
+from aipod.rpc.submitting import Submitter, mapped, take_in_flight
 
-__all__ = ["AIClient", "AsyncAIClient"]
+__all__ = ["AIClient", "AsyncAIClient", "Timed", "Timings"]
+
+_CONNECT_SECONDS = 5.0
+
+C = TypeVar("C", bound=BaseConnection)
 
 
 class _Unset:
@@ -49,32 +64,39 @@ class _Unset:
 _UNSET: Any = _Unset()
 
 
-class _Options:
-    """What a client and its variants differ in."""
-
-    _timeouts: dict[str, float | None]
-    _retry: int
+class _Client:
+    """What the two clients have in common: all but how they wait."""
 
     def _set_up(self, version: str | None, timeout: float | None) -> None:
         self.version = take_version(version)
         seconds = take_timeout(timeout)
         self._timeouts = {method: None if method == "train" else seconds for method in MODEL_METHODS}
         self._retry = DEFAULT_RETRY
+        self._priority = 0
+        self._timed = False
 
-    def _variant(self, timeout: float | None, retry: int | bool) -> Any:
+    def _variant(self, timeout: float | None, retry: int | bool, priority: int, timed: bool) -> Any:
         variant = copy.copy(self)
         if timeout is not _UNSET:
             variant._timeouts = dict.fromkeys(MODEL_METHODS, take_timeout(timeout))
         if retry is not _UNSET:
             variant._retry = take_retry(retry)
+        if priority is not _UNSET:
+            variant._priority = take_priority(priority)
+        if timed is not _UNSET:
+            variant._timed = bool(timed)
         return variant
 
+    def _content(self, kwargs: dict[str, Any]) -> Content:
+        return Content(self.version, kwargs, self._priority, self._timed)
 
-class AIClient(_Options):
-    """Calls a model on a server.
+
+class AIClient(_Client):
+    """Calls a model on a server, or on one of several that serve the same.
 
     Args:
-        address: ``host:port``, or anything else that gRPC resolves (``unix:/path``, ``dns:///name:port``).
+        address: ``host:port``, or anything else that gRPC resolves (``unix:/path``, ``dns:///name:port``); or a list of
+            them: each call goes to the one with the least to do.
         version: The version, or an alias, that all calls go to.
         timeout: Seconds for predict, initialize and log; None for ever. A train has no limit unless ``options`` sets
             one.
@@ -82,6 +104,10 @@ class AIClient(_Options):
         ping_seconds: While a call runs, how often to make sure that the server is alive; a dead one is noticed after
             twice that.
         max_message_bytes: The largest reply.
+        trunk: Whether calls may travel together on one stream, which is what makes many of them at a time fast. Without
+            it, or where the server or a proxy on the way does not know it, each is a unary call.
+        shared_memory: Whether large arrays may go through memory that is shared with a server on the same host; only
+            together with ``trunk``.
 
     Raises:
         ConfigError: The address is none (also a ValueError).
@@ -90,23 +116,25 @@ class AIClient(_Options):
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         version: str | None = "default",
         timeout: float | None = 60.0,
         *,
         datapath: object = None,
         ping_seconds: float = PING_SECONDS,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        trunk: bool = True,
+        shared_memory: bool = True,
     ) -> None:
         self._set_up(version, timeout)
-        target, options = (
-            check_address(address),
-            channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes)),
-        )
-        self._connection = Connection(target, options)
+        options = channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes))
+        connections = [Connection(one, options, max_message_bytes, trunk, shared_memory) for one in _addresses(address)]
+        self._connections = connections
+        self._route: Connection | Route = Route(connections) if len(connections) > 1 else connections[0]
+        self._submitter = Submitter(self._route)
 
     def __repr__(self) -> str:
-        return f"AIClient({self._connection.address!r}, version={self.version!r})"
+        return f"AIClient({self._route.address!r}, version={self.version!r})"
 
     def __enter__(self) -> AIClient:
         return self
@@ -118,24 +146,38 @@ class AIClient(_Options):
 
     @property
     def address(self) -> str:
-        return self._connection.address
+        return self._route.address
 
     @cached_property
     def admin(self) -> Admin:
-        """The operator's side of the server: versions, load, unload, pin, rollback, aliases, delete, statistics."""
-        return Admin(self._connection)
+        """The operator's side of the server: versions, load, unload, pin, rollback, aliases, delete, statistics.
 
-    def options(self, *, timeout: float | None = _UNSET, retry: int | bool = _UNSET) -> AIClient:
+        Raises:
+            InvalidArgument: The client is for several servers.
+        """
+        return Admin(_only(self._connections))
+
+    def options(
+        self,
+        *,
+        timeout: float | None = _UNSET,
+        retry: int | bool = _UNSET,
+        priority: int = _UNSET,
+        timed: bool = _UNSET,
+    ) -> AIClient:
         """This client with other options, on the same connection; ``client.options(timeout=1.0).predict(…)``.
 
         Args:
             timeout: Seconds for every method, train included; None for ever.
             retry: How many more tries a predict or a log may have when the server is away; 0 or False for none.
+            priority: From -60 to 60: where calls of a version wait, one is served as if it had come so many seconds
+                earlier. 0 is the usual.
+            timed: Have each call return a :class:`Timed`: its value, and where its time went on the server.
 
         Raises:
             InvalidArgument: One of them makes no sense.
         """
-        variant: AIClient = self._variant(timeout, retry)
+        variant: AIClient = self._variant(timeout, retry, priority, timed)
         return variant
 
     def initialize(self, /, **kwargs: Any) -> Any:
@@ -158,51 +200,100 @@ class AIClient(_Options):
         """The records of the latest training, or what the model's own ``log`` makes of ``name`` and the rest."""
         return self._call("log", kwargs)
 
+    def submit(self, /, **kwargs: Any) -> Future[Any]:
+        """Ask the model without waiting: a future of what :meth:`predict` returns, or raises.
+
+        Arrays in ``kwargs`` are copied before this returns, but for those of :meth:`empty`. To cancel the future gives
+        the call up.
+
+        Raises:
+            SerializationError: An argument cannot travel.
+        """
+        content = self._content(kwargs)
+        return self._submitter.submit(
+            content,
+            self._timeouts["predict"],
+            partial(decode, timed=self._timed),
+            partial(self._send, "predict", content),
+            again=self._retry > 0,
+        )
+
+    def map(self, inputs: Iterable[Mapping[str, Any]], in_flight: int = 64) -> Iterator[Any]:
+        """What :meth:`predict` returns for each of the inputs, in their order; the first that fails ends it.
+
+        Args:
+            inputs: The keyword arguments of each call; taken as they are needed, so that there may be any number.
+            in_flight: How many calls may be on their way at a time.
+
+        Raises:
+            InvalidArgument: ``in_flight`` makes no sense.
+        """
+        return mapped(self.submit, inputs, take_in_flight(in_flight))
+
+    def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> NDArray[Any]:
+        """An array to be filled and sent, uninitialised.
+
+        Where the server is on the same host it lies in memory that both share, and a call that has it among its
+        arguments copies nothing: do not write to it before the call is answered. Elsewhere it is an ordinary array.
+        """
+        lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+        for connection in self._connections:
+            array = connection.empty(lengths, dtype) if connection.connect(_CONNECT_SECONDS) else None
+            if array is not None:
+                return array
+        return np.empty(lengths, dtype)
+
+    def connect(self, timeout: float = _CONNECT_SECONDS) -> bool:
+        """Connect now and not with the first calls; says whether calls travel together from here on.
+
+        Nothing needs it: what a benchmark measures, and what a user waits for first, is better without the beginning.
+        """
+        return self._route.connect(timeout)
+
     def close(self) -> None:
         """Close the connection, that of every variant too; a second time does nothing."""
-        channel = self._connection.close()
-        if channel is not None:
-            channel.close()
+        self._submitter.close()
+        self._route.close()
+        self._submitter.join()
 
     def _call(self, method: str, kwargs: dict[str, Any]) -> Any:
-        message = encode_call(self.version, kwargs)
-        timeout = self._timeouts[method]
+        return self._send(method, self._content(kwargs), self._timeouts[method])
+
+    def _send(self, method: str, content: Content, timeout: float | None) -> Any:
         attempts = Attempts(method, timeout, self._retry)
         while True:
             try:
-                reply = self._connection.stub(MODEL_METHODS[method])(message, timeout=timeout)
-            except FAILURES as failure:
-                error = self._connection.error_of(failure)
-            else:
-                return decode(reply)
-            pause = attempts.pause(error)
-            if pause is None:
-                raise raising(error)
+                return decode(self._route.call(method, content, timeout), self._timed)
+            except AipodError as error:
+                pause = attempts.pause(error)
             time.sleep(pause)
             timeout = attempts.timeout()
 
 
-class AsyncAIClient(_Options):
+class AsyncAIClient(_Client):
     """:class:`AIClient` for asyncio: every method is awaited. Belongs to the event loop of its first call."""
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         version: str | None = "default",
         timeout: float | None = 60.0,
         *,
         ping_seconds: float = PING_SECONDS,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
+        trunk: bool = True,
+        shared_memory: bool = True,
     ) -> None:
         self._set_up(version, timeout)
-        target, options = (
-            check_address(address),
-            channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes)),
-        )
-        self._connection = AsyncConnection(target, options)
+        options = channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes))
+        connections = [
+            AsyncConnection(one, options, max_message_bytes, trunk, shared_memory) for one in _addresses(address)
+        ]
+        self._connections = connections
+        self._route: AsyncConnection | AsyncRoute = AsyncRoute(connections) if len(connections) > 1 else connections[0]
 
     def __repr__(self) -> str:
-        return f"AsyncAIClient({self._connection.address!r}, version={self.version!r})"
+        return f"AsyncAIClient({self._route.address!r}, version={self.version!r})"
 
     async def __aenter__(self) -> AsyncAIClient:
         return self
@@ -214,14 +305,21 @@ class AsyncAIClient(_Options):
 
     @property
     def address(self) -> str:
-        return self._connection.address
+        return self._route.address
 
     @cached_property
     def admin(self) -> AsyncAdmin:
-        return AsyncAdmin(self._connection)
+        return AsyncAdmin(_only(self._connections))
 
-    def options(self, *, timeout: float | None = _UNSET, retry: int | bool = _UNSET) -> AsyncAIClient:
-        variant: AsyncAIClient = self._variant(timeout, retry)
+    def options(
+        self,
+        *,
+        timeout: float | None = _UNSET,
+        retry: int | bool = _UNSET,
+        priority: int = _UNSET,
+        timed: bool = _UNSET,
+    ) -> AsyncAIClient:
+        variant: AsyncAIClient = self._variant(timeout, retry, priority, timed)
         return variant
 
     async def initialize(self, /, **kwargs: Any) -> Any:
@@ -236,24 +334,64 @@ class AsyncAIClient(_Options):
     async def log(self, /, **kwargs: Any) -> Any:
         return await self._call("log", kwargs)
 
+    async def map(self, inputs: Iterable[Mapping[str, Any]], in_flight: int = 64) -> AsyncIterator[Any]:
+        """As :meth:`AIClient.map`."""
+        at_most = take_in_flight(in_flight)
+        waiting: deque[asyncio.Task[Any]] = deque()
+        try:
+            for kwargs in inputs:
+                waiting.append(asyncio.create_task(self.predict(**kwargs)))
+                if len(waiting) >= at_most:
+                    yield await waiting.popleft()
+            while waiting:
+                yield await waiting.popleft()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> NDArray[Any]:
+        """As :meth:`AIClient.empty`."""
+        lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+        for connection in self._connections:
+            if await connection.connect(_CONNECT_SECONDS):
+                array = await asyncio.to_thread(connection.empty, lengths, dtype)
+                if array is not None:
+                    return array
+        return np.empty(lengths, dtype)
+
+    async def connect(self, timeout: float = _CONNECT_SECONDS) -> bool:
+        return await self._route.connect(timeout)
+
     async def close(self) -> None:
-        channel = self._connection.close()
-        if channel is not None:
-            await channel.close()
+        await self._route.close()
 
     async def _call(self, method: str, kwargs: dict[str, Any]) -> Any:
-        message = encode_call(self.version, kwargs)
+        content = self._content(kwargs)
         timeout = self._timeouts[method]
         attempts = Attempts(method, timeout, self._retry)
         while True:
             try:
-                reply = await self._connection.stub(MODEL_METHODS[method])(message, timeout=timeout)
-            except ASYNC_FAILURES as failure:
-                error = self._connection.error_of(failure)
-            else:
-                return decode(reply)
-            pause = attempts.pause(error)
-            if pause is None:
-                raise raising(error)
+                return decode(await self._route.call(method, content, timeout), self._timed)
+            except AipodError as error:
+                pause = attempts.pause(error)
             await asyncio.sleep(pause)
             timeout = attempts.timeout()
+
+
+def _addresses(address: str | Sequence[str]) -> list[str]:
+    """Each of one or several addresses, once.
+
+    Raises:
+        ConfigError: One is none, or there is none at all.
+    """
+    several: list[Any] = list(address) if isinstance(address, (list, tuple)) else [address]
+    if not several:
+        raise ConfigError(["the list of addresses is empty; name a server, as in localhost:50051"])
+    return list(dict.fromkeys(check_address(one) for one in several))
+
+
+def _only(connections: Sequence[C]) -> C:
+    if len(connections) > 1:
+        raise InvalidArgument("this client is for several servers; make one for the server that is to be administered")
+    return connections[0]

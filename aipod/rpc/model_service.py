@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
-from aipod.codec import Limits, Message, encode_reply, read_call
+from aipod.codec import Limits, Message, encode_reply, read_call, with_timings
 from aipod.config import Settings
 from aipod.engine import Call, Engine
+from aipod.engine.call import check_priority
 from aipod.errors import AipodError, ModelError, Overloaded, SerializationError
 from aipod.rpc.front import RawCall
 from aipod.rpc.methods import MODEL_METHODS
 from aipod.rpc.refusal import Refusals
+from aipod.rpc.trunk.chunks import LARGE_BYTES
+from aipod.rpc.trunk.sharing import Lender, borrow
+from aipod.rpc.v1.model_pb2 import Timings
 
 __all__ = ["ModelService"]
 
@@ -36,53 +43,105 @@ class ModelService:
         return default_timeouts(MODEL_METHODS, self._settings)
 
     def __call__(self, raw: RawCall) -> None:
+        link = raw.link
         try:
-            message = read_call(raw.message, self._limits)
+            message = read_call(raw.message, self._limits, partial(borrow, link) if link is not None else None)
+            call = _ModelCall(self._names[raw.method], message, raw, self)
         except AipodError as error:
             self._refusals.send(raw, error)
             return
-        call = _ModelCall(self._names[raw.method], message, raw, self)
+        limit = self._settings.max_message_bytes
+        if call.size_bytes > limit:
+            # What the front says of a message that comes whole.
+            raw.fail(
+                "RESOURCE_EXHAUSTED", f"SERVER: Received message larger than max ({call.size_bytes} vs. {limit})", ()
+            )
+            return
         raw.on_gone(call.cancel)
         self._engine.submit(call)
 
     def answer(self, call: _ModelCall, raw: RawCall, value: object) -> None:
         """Encode what the model returned, on the thread that ran it; never raises."""
+        lender = Lender(lambda: raw.link) if raw.link is not None else None
         try:
-            message = encode_reply(value, self._reply_limits)
+            message = self._encode(value, lender)
         except SerializationError as error:
             self.refuse(call, raw, ModelError(f"{call.method}() returned what cannot travel: {error}"))
         except Exception as error:  # What a model returns can fail in any way while it is looked at.
             self.refuse(call, raw, ModelError(f"{call.method}() returned what cannot be read ({type(error).__name__})"))
         else:
-            limit = self._settings.max_message_bytes
-            if len(message) > limit:
-                self.refuse(
-                    call,
-                    raw,
-                    Overloaded(f"the result takes {len(message)} bytes, and {limit} are allowed; return less"),
-                )
-            else:
-                raw.reply(message)
+            size, limit = (
+                len(message) + (lender.lent_bytes if lender is not None else 0),
+                self._settings.max_message_bytes,
+            )
+            if size <= limit:
+                raw.reply(call.with_timings(message), lender if lender is not None and lender.lent_bytes else None)
+                return
+            self.refuse(call, raw, Overloaded(f"the result takes {size} bytes, and {limit} are allowed; return less"))
+        if lender is not None:
+            lender.take_back()
+
+    def _encode(self, value: object, lender: Lender | None) -> bytes:
+        message = encode_reply(value, self._reply_limits, lender)
+        if lender is not None and lender.lent_bytes and len(message) > LARGE_BYTES:
+            # What goes in pieces may be given up on the way, and then nobody would say that the loans are over.
+            lender.take_back()
+            return encode_reply(value, self._reply_limits)
+        return message
 
     def refuse(self, call: _ModelCall, raw: RawCall, error: AipodError) -> None:
         self._refusals.send(raw, error, call.version)
 
 
 class _ModelCall(Call):
-    __slots__ = ("_message", "_raw", "_service")
+    __slots__ = ("_decode", "_encode_began", "_message", "_raw", "_read_early", "_service", "timed")
 
     def __init__(self, method: str, message: Message, raw: RawCall, service: ModelService) -> None:
-        super().__init__(message.version, method, raw.deadline, len(raw.message))
+        priority = check_priority(message.priority) if message.priority else 0
+        super().__init__(message.version, method, raw.deadline, message.size_bytes, priority)
+        self.timed = message.timed
         self._message: Message | None = message
         self._raw = raw
         self._service = service
+        self._decode = self._encode_began = 0.0
+        self._read_early = False
 
-    def arguments(self) -> dict[str, object]:
+    def arguments(self) -> dict[str, Any]:
         # Not kept: a large request is free as soon as the model lets go of it.
         message, self._message = self._message, None
-        return message.kwargs() if message is not None else {}
+        if message is None:
+            return {}
+        if not self.timed:
+            return message.kwargs()
+        began = time.monotonic()
+        self._read_early = not self.started
+        arguments = message.kwargs()
+        self._decode = time.monotonic() - began
+        return arguments
+
+    def with_timings(self, reply: bytes) -> bytes:
+        """The reply, with where the time went if the caller wants to know."""
+        if not self.timed:
+            return reply
+        now = time.monotonic()
+        queue, run = self.started - self.arrived, self._encode_began - self.started
+        # For a batch arguments are read while the one before runs.
+        if self._read_early:
+            queue -= self._decode
+        else:
+            run -= self._decode
+        timings = Timings(
+            queue=max(0.0, queue),
+            decode=self._decode,
+            predict=max(0.0, run),
+            encode=now - self._encode_began,
+            total=now - self.arrived,
+        )
+        return with_timings(reply, timings.SerializeToString())
 
     def deliver(self, value: object) -> None:
+        if self.timed:
+            self._encode_began = time.monotonic()
         self._service.answer(self, self._raw, value)
 
     def deliver_error(self, error: AipodError) -> None:

@@ -10,11 +10,11 @@ import ipaddress
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from types import ModuleType, TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from aipod.config import Settings
 from aipod.engine import Engine
@@ -22,16 +22,30 @@ from aipod.errors import AipodError, ConfigError, InternalError, Unavailable
 from aipod.memory import reuse_freed_memory, settle_heap
 from aipod.model.base import AIModelBase
 from aipod.rpc.admin_service import AdminService
-from aipod.rpc.front import AioFront, Front, FrontOptions, RawCall
+from aipod.rpc.front import Front, FrontOptions, RawCall, open_front
+from aipod.rpc.health_service import HealthService
 from aipod.rpc.legacy_service import LegacyService
 from aipod.rpc.model_service import ModelService
+from aipod.rpc.reflection_service import ReflectionService
 from aipod.rpc.refusal import Refusals
 from aipod.rpc.signals import Signals
+from aipod.rpc.trunk_service import TrunkService
 
 __all__ = ["ServeReached", "Server", "serve", "stop_at_serve"]
 
 # For answers that are on their way when the last call is done, or was told that its time is over.
 _LAST_ANSWERS_SECONDS = 0.5
+
+
+class Service(Protocol):
+    """What answers the calls of some unary methods."""
+
+    @property
+    def methods(self) -> Mapping[str, float | None]:
+        """Their full names, each with the timeout in seconds for callers that set none; None for none."""
+
+    def __call__(self, raw: RawCall) -> None:
+        """Take a call; as a :data:`~aipod.rpc.front.Handler`."""
 
 
 class Server:
@@ -53,10 +67,17 @@ class Server:
         self._engine = Engine(model_class, **settings)
         self.settings: Settings = self._engine.settings
         self._refusals = Refusals(_sends_tracebacks(self.settings), self._engine.data_root)
-        self._services = [
+        self._services: list[Service] = [
             service(self._engine, self._refusals) for service in (ModelService, AdminService, LegacyService)
         ]
+        self._health = HealthService()
+        self._services.append(self._health)
         self._routes = {method: service for service in self._services for method in service.methods}
+        timeouts = {method: timeout for service in self._services for method, timeout in service.methods.items()}
+        self._trunks = TrunkService(self._handle, timeouts, self.settings)
+        streams = {**self._trunks.streams, **self._health.streams}
+        streams.update(ReflectionService([*timeouts, *streams]).streams)
+        self._options = FrontOptions(timeouts, self.settings.max_message_bytes, streams)
         self._front: Front | None = None
         self._started = False
         self.listening = ""
@@ -88,18 +109,20 @@ class Server:
         """Open the data path, load what is to be preloaded, listen.
 
         Raises:
+            ConfigError: The front that the settings ask for cannot be had with this grpcio.
             StorageError: The data path cannot be used.
             Unavailable: Nothing can listen on the port, or the server was started before.
         """
         if self._started:
             raise Unavailable("a server starts once; make a new one")
         self._started = True
-        timeouts = {method: timeout for service in self._services for method, timeout in service.methods.items()}
+        front = open_front(self.settings.front, self._handle, self._options)
         self._engine.open()
-        front = AioFront(self._handle, FrontOptions(timeouts, self.settings.max_message_bytes))
         try:
-            self.listening = front.start(f"{self.settings.listen_host}:{self.settings.listen_port}")
+            self._trunks.start()
+            (self.listening,) = front.start(f"{self.settings.listen_host}:{self.settings.listen_port}")
         except BaseException:
+            self._trunks.close()
             self._engine.close(0.0)
             raise
         self._front = front
@@ -117,7 +140,11 @@ class Server:
         if front is None:
             return True
         # The engine first: a call that comes now is told so. A front that stops cuts it off without a word.
+        self._health.drain()
+        self._trunks.drain()
         idle = self._engine.close(grace)
+        self._trunks.close()
+        self._health.close()
         front.stop(_LAST_ANSWERS_SECONDS)
         return idle
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import msgpack
+from google.protobuf.message import DecodeError
 
 from aipod.errors import (
     AipodError,
@@ -24,14 +25,17 @@ from aipod.errors import (
     rebuild,
 )
 from aipod.rpc.v1.model_pb2 import Error
+from aipod.rpc.v1.trunk_pb2 import Failure
 
-__all__ = ["error_of_rpc", "status_of_error", "trailing_of"]
+__all__ = ["error_of_failure", "error_of_rpc", "lost", "status_of_error", "trailing_of"]
 
 _KEY = "aipod-error-bin"
 _MAX_DETAILS = 1024
 _MAX_DATA = 1024
 _MAX_TRACEBACK = 3072
 _CUT = " […] "
+_WRAP = "Stream removed ("
+_CODES: dict[int, grpc.StatusCode] = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def status_of_error(error: AipodError, traceback: str = "") -> tuple[str, str, list[tuple[str, str | bytes]]]:
@@ -54,8 +58,26 @@ def error_of_rpc(
     """What the client raises: the server's error, or ours for what gRPC itself reports."""
     for key, value in trailing or ():
         if key == _KEY and isinstance(value, bytes):
-            return _sent(value, details or "")
+            try:
+                return _sent(Error.FromString(value), details or "")
+            except DecodeError:
+                return InternalError(details or "")
     return _of_grpc(code, details or "", address)
+
+
+def error_of_failure(failure: Failure, address: str) -> AipodError:
+    """What the client raises for a call of a trunk."""
+    if failure.HasField("error"):
+        return _sent(failure.error, failure.details)
+    return _of_grpc(_CODES.get(failure.status, grpc.StatusCode.UNKNOWN), failure.details, address)
+
+
+def lost(address: str, details: str) -> Unavailable:
+    """The error for a call that was sent to a server that went away."""
+    return Unavailable(
+        f"the server at {address} went away before it answered ({_cut(details, 200)}); the call can have run",
+        may_have_run=True,
+    )
 
 
 def _packed(data: Mapping[str, object]) -> bytes:
@@ -66,9 +88,8 @@ def _packed(data: Mapping[str, object]) -> bytes:
         return b""
 
 
-def _sent(value: bytes, details: str) -> AipodError:
+def _sent(message: Error, details: str) -> AipodError:
     try:
-        message = Error.FromString(value)
         data = msgpack.unpackb(message.data) if message.data else {}
     except Exception:  # What a broken peer sends can fail in any way, and the sentence is still good.
         return InternalError(details)
@@ -88,11 +109,18 @@ def _of_grpc(code: grpc.StatusCode, details: str, address: str) -> AipodError:
         # Nobody on this side did it: who cancels a call here never sees its status.
         return _unavailable(details, address)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        details = _bare(details)
         advice = "raise AIPOD_MAX_MESSAGE_BYTES of the server and max_message_bytes of the client"
         return Overloaded(f"{details}; send or ask for less at once, or {advice}")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return NotSupportedError(f"the server at {address} does not know this method ({details}); is it an AIPOD?")
     return InternalError(f"the server at {address} answered {code.name}: {details}")
+
+
+def _bare(details: str) -> str:
+    """Without what newer versions of gRPC wrap around a reason."""
+    wrapped = details.startswith(_WRAP) and details.endswith(")")
+    return details[len(_WRAP) : -1] if wrapped else details
 
 
 # What gRPC says of a connection that never came to be: the request was not sent.
@@ -110,10 +138,7 @@ def _unavailable(details: str, address: str) -> Unavailable:
     lowered = details.lower()
     if any(phrase in lowered for phrase in _NEVER_SENT):
         return Unavailable(f"there is no server at {address} ({_cut(details, 200)}); start one, or check the address")
-    return Unavailable(
-        f"the server at {address} went away before it answered ({_cut(details, 200)}); the call can have run",
-        may_have_run=True,
-    )
+    return lost(address, details)
 
 
 def _printable(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,8 +17,9 @@ import grpc
 
 from aipod.rpc.ai_pb2 import Input, Output
 from benchmarks import models
+from benchmarks.order import Order
 
-METHOD = "/ai.AI/predict"
+_METHOD = "/ai.AI/predict"
 _THREADS = 12
 
 
@@ -33,6 +35,26 @@ class _Pool:
                 self._instances[version] = self._model_class(version)
                 self._instances[version].load()
             return self._instances[version]
+
+
+def blocking(order: Order) -> Callable[[], Any]:
+    return _caller(order, "default")
+
+
+def loader(order: Order) -> Callable[[], Any]:
+    return _caller(order, order.loading)
+
+
+def _caller(order: Order, version: str) -> Callable[[], Any]:
+    channel = grpc.insecure_channel(order.address)
+    predict = channel.unary_unary(_METHOD, Input.SerializeToString, Output.FromString)
+    kwargs = order.question()
+
+    def call() -> Any:
+        reply = predict(Input(kwargs_json=json.dumps(kwargs).encode(), version=version))
+        return json.loads(reply.data_json)
+
+    return call
 
 
 def serve(model_class: type[Any]) -> None:

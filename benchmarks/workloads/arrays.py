@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from benchmarks.callers import Order
 from benchmarks.harness import Comparison, Plan, Server, alternate, call
+from benchmarks.order import Order
 
 _MB = 1024 * 1024
 _GOAL = 0.8
@@ -16,25 +16,26 @@ _MEMORY_GOAL = 4.0
 def run(plan: Plan) -> Iterator[Comparison]:
     for size in (_MB, 16 * _MB):
         for callers in (1, 4):
-            with Server("benchmarks.models", "Arrays") as ours, Server("benchmarks.peers.bare") as bare:
+            with Server("benchmarks.models", "Arrays") as ours, Server("benchmarks.peers.bare", "pool") as bare:
                 yield from _compare(plan, ours, bare, size, callers)
 
 
 def _compare(plan: Plan, ours: Server, bare: Server, size: int, callers: int) -> Iterator[Comparison]:
-    idle = {server: _idle_bytes(peer, server) for peer, server in (("aipod", ours), ("bare", bare))}
+    idle = {server: _idle_bytes(peer, server) for peer, server in (("ours", ours), ("bare", bare))}
 
-    def run(peer: str, server: Server, keep_memory: bool = False, total: bool = False) -> tuple[float, float]:
+    def run(peer: str, server: Server, keep_memory: bool = False, work: str = "array") -> tuple[float, float]:
         """MB/s one way, and the MB that the server took at most."""
         server.forget_peak()
-        rate = call(replace(order, peer=peer, address=server.address, keep_memory=keep_memory, total=total)).rate
+        this = replace(order, peer=peer, address=server.address, keep_memory=keep_memory, work=work)
+        rate = call(this).rate
         return rate * size / 1e6, (server.peak_bytes() - idle[server]) / _MB
 
     order = Order("", "", "threads", callers, plan.seconds, array_bytes=size)
     sides = [
-        lambda: run("aipod", ours, keep_memory=True),
-        lambda: run("aipod", ours, keep_memory=True, total=True),
+        lambda: run("ours", ours, keep_memory=True),
+        lambda: run("ours", ours, keep_memory=True, work="sum"),
         lambda: run("bare", bare, keep_memory=True),
-        lambda: run("aipod", ours),
+        lambda: run("ours", ours),
         lambda: run("bare", bare),
     ]
     (echo, memory), (summed, _), (floor, bare_memory), (plain, _), (plain_floor, _) = (
@@ -53,5 +54,5 @@ def _compare(plan: Plan, ours: Server, bare: Server, size: int, callers: int) ->
 
 def _idle_bytes(peer: str, server: Server) -> int:
     """What the server takes when everything is imported and a small call has been through, but nothing large."""
-    call(Order(peer, server.address, seconds=0.1, array_bytes=4096))
+    call(Order(peer, server.address, seconds=0.1, work="array", array_bytes=4096))
     return server.resident_bytes()

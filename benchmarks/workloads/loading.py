@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from aipod.rpc.client import AIClient
-from benchmarks.callers import Order
 from benchmarks.harness import Comparison, Plan, Server, alternate, call
+from benchmarks.order import Order
 
 _RATE = 100.0
 _GOAL = 2.0
@@ -27,7 +27,7 @@ def run(plan: Plan) -> Iterator[Comparison]:
             with AIClient(ours.address, version) as client:
                 client.initialize()
         sides = [partial(_beside, ours, plan, version) for version in versions.values()]
-        quiet, *loading = alternate(min(plan.rounds, _ROUNDS), partial(_p99, "aipod", ours, plan), *sides)
+        quiet, *loading = alternate(min(plan.rounds, _ROUNDS), partial(_p99, "ours", ours, plan), *sides)
         for (kind, (note, goal)), latencies in zip(_KINDS.items(), loading, strict=True):
             yield _comparison(f"warm version's p99 while another loads ({kind})", latencies, quiet, goal, note)
     with Server("benchmarks.peers.original", "Loading") as original:
@@ -41,7 +41,7 @@ def run(plan: Plan) -> Iterator[Comparison]:
 def _beside(server: Server, plan: Plan, version: str) -> float:
     with AIClient(server.address) as client:
         client.admin.unload(version)
-    return _p99("aipod", server, plan, version)
+    return _p99("ours", server, plan, version)
 
 
 def _p99(peer: str, server: Server, plan: Plan, loading: str = "") -> float:

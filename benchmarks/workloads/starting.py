@@ -23,7 +23,7 @@ def run(plan: Plan) -> Iterator[Comparison]:
     note = f"of which the interpreter is {min(nothing):.0f} ms"
     yield Comparison(_OURS, "ms", ours, libraries, _LIBRARIES, _IMPORT_GOAL, at_most=True, note=note)
     ready, bare = alternate(
-        plan.rounds, lambda: _ready("benchmarks.models", "Tiny"), lambda: _ready("benchmarks.peers.bare")
+        plan.rounds, lambda: _ready("benchmarks.models", "Tiny"), lambda: _ready("benchmarks.peers.bare", "pool")
     )
     yield Comparison("server ready", "s", ready, [_READY_WITHIN] * plan.rounds, "1 s", 1.0, at_most=True)
     yield Comparison("server ready", "s", ready, bare, "bare", at_most=True)

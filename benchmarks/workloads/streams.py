@@ -55,7 +55,7 @@ class _Bench:
             peers["FastStream"] = _FASTSTREAM_GOAL
             looks.append(partial(sides.observe, sides.peer("faststream"), count, windows))
         else:
-            print(f"  FastStream is left out: there is no {FASTSTREAM.parts[-3]}", flush=True)
+            print(f"  FastStream is left out: there is no {FASTSTREAM}; make peers makes it", flush=True)
         ours, *theirs = alternate(min(plan.rounds, _ROUNDS), *looks)
         for (peer, goal), other in zip(peers.items(), theirs, strict=True):
             yield Comparison(f"windows of {_WINDOW}", "msg/s", _rates(count, ours), _rates(count, other), peer, goal)

@@ -5,30 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from codec_samples import round_trip, same
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from aipod.codec import Limits, decode_reply, encode_call, encode_reply, read_call
+from aipod.codec import Limits, decode_reply, encode_call, encode_reply, read_call, read_reply, with_timings
 from aipod.errors import SerializationError
+from aipod.rpc.v1 import model_pb2
 
 VALUES = {"number": 1, "array": np.arange(7, dtype=">f8"), "bytes": bytes(range(256)) * 9, "empty": np.zeros((0, 3))}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def request_class():
-    """Protobuf's own class for a call; its reply differs in nothing but the missing version."""
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="codec_test.proto", package="codec_test", syntax="proto3")
-    message = file.message_type.add(name="CallRequest")
-    for name, number, kind, label in (
-        ("version", 1, field.TYPE_STRING, field.LABEL_OPTIONAL),
-        ("kwargs", 2, field.TYPE_BYTES, field.LABEL_OPTIONAL),
-        ("segments", 3, field.TYPE_BYTES, field.LABEL_REPEATED),
-        ("padding", 15, field.TYPE_BYTES, field.LABEL_OPTIONAL),
-    ):
-        message.field.add(name=name, number=number, type=kind, label=label)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("codec_test.CallRequest"))
+    """Protobuf's own class for a call."""
+    return model_pb2.CallRequest
 
 
 def fields(message: bytes):
@@ -64,11 +52,67 @@ def test_an_empty_message_is_a_call_of_nothing_with_nothing_and_a_reply_of_none(
 
 
 def test_fields_of_a_newer_aipod_are_passed_over(request_class):
-    newer = b"\x20\x96\x01" + b"\x29" + bytes(8) + b"\x35" + bytes(4) + b"\x3a\x02hi" + b"\x82\x7d\x01z" + b"\x7a\x00"
+    newer = b"\x40\x96\x01" + b"\x49" + bytes(8) + b"\x55" + bytes(4) + b"\x5a\x02hi" + b"\x82\x7d\x01z" + b"\x7a\x00"
     message = newer + encode_call("v1", VALUES) + newer
     assert request_class.FromString(message).version == "v1"
     assert read_call(message).version == "v1"
     assert same(read_call(message).kwargs(), VALUES)
+
+
+@pytest.mark.parametrize("priority", [0, 1, -1, 100, -100])
+@pytest.mark.parametrize("timed", [False, True])
+def test_priority_and_the_wish_for_timings_are_what_protobuf_reads(request_class, priority, timed):
+    message = encode_call("v1", VALUES, priority, timed)
+    sent, read = request_class.FromString(message), read_call(message)
+    assert (sent.priority, sent.timed) == (read.priority, read.timed) == (priority, timed)
+    assert same(read.kwargs(), VALUES)
+
+
+def test_timings_are_added_to_a_reply_that_is_written_already():
+    reply = with_timings(encode_reply(VALUES), model_pb2.Timings(queue=0.5).SerializeToString())
+    assert model_pb2.CallReply.FromString(reply).timings.queue == 0.5
+    message = read_reply(reply)
+    assert model_pb2.Timings.FromString(bytes(message.timings)).queue == 0.5
+    assert same(message.value(), VALUES)
+    assert read_reply(encode_reply(1)).timings is None
+
+
+def test_what_is_lent_takes_the_place_of_its_segment():
+    lent = []
+
+    def lend(segment):
+        if len(segment) < 5000:
+            return None
+        lent.append(bytes(segment))
+        return model_pb2.Lent(offset=len(lent) - 1, size=len(segment)).SerializeToString()
+
+    def borrow(record):
+        return memoryview(lent[model_pb2.Lent.FromString(bytes(record)).offset])
+
+    values = {"a": np.arange(2000.0), "b": bytes(2000), "c": np.arange(3000) % 2 == 0, "d": b"x" * 6000}
+    message = encode_call("v1", values, lend=lend)
+    assert len(lent) == 2 and len(message) < 20_000
+    assert [one.size for one in model_pb2.CallRequest.FromString(message).lent] == [16_000, 6000]
+    read = read_call(message, borrow=borrow)
+    assert read.size_bytes == len(message) + sum(map(len, [*lent, bytes(2000), bytes(3000)]))
+    assert same(read.kwargs(), values)
+    with pytest.raises(SerializationError, match="no memory is shared on this way"):
+        read_call(message)
+
+
+def test_shared_memory_whose_content_is_looked_at_is_copied_first():
+    truths = np.zeros(8192, bool)
+    shared = bytearray(truths.tobytes())
+    message = encode_call("v", {"a": truths}, lend=lambda segment: b"\x10\x01")
+    array = read_call(message, borrow=lambda record: memoryview(shared)).kwargs()["a"]
+    shared[0] = 7
+    assert array[0] == 0 and not array.flags.writeable
+
+
+@pytest.mark.parametrize("field", [b"\x30\x01", b"\x38\x01", b"\x3d" + bytes(4)])
+def test_a_rare_field_that_is_written_in_another_way_is_refused(field):
+    with pytest.raises(SerializationError, match="is not written as"):
+        read_call(field)
 
 
 def test_of_several_versions_or_bodies_the_last_one_counts(request_class):

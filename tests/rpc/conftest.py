@@ -21,6 +21,14 @@ from aipod.rpc.client import AIClient
 from aipod.rpc.server import Server
 
 
+@pytest.fixture(params=["cq", "aio"], autouse=True)
+def front(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What is promised on the wire both fronts keep: every test of this directory runs once with each."""
+    kind = str(request.param)
+    monkeypatch.setenv("AIPOD_FRONT", kind)
+    return kind
+
+
 class Process:
     """A script that serves, as its author would start it."""
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from brokers import Nats, until
+from certificates import Authority
 from intakes import Numbers, all_acknowledged, take, values_of
-from stream_identities import Authority, Key, Operator
+from stream_identities import Key, Operator
 
 from aipod.errors import AipodError, ConfigError, Unauthenticated
 from aipod.stream.broker.connection import Connect, connect

@@ -2,7 +2,30 @@
 
 from __future__ import annotations
 
-from aipod.rpc.front.aio import AioFront
-from aipod.rpc.front.interface import Front, FrontOptions, Handler, RawCall
+from aipod.rpc.front.choice import open_front
+from aipod.rpc.front.interface import (
+    Front,
+    FrontOptions,
+    Handler,
+    Loans,
+    Metadata,
+    RawCall,
+    RawStream,
+    ServerCredentialsSpec,
+    StreamHandler,
+    StreamOpener,
+)
 
-__all__ = ["AioFront", "Front", "FrontOptions", "Handler", "RawCall"]
+__all__ = [
+    "Front",
+    "FrontOptions",
+    "Handler",
+    "Loans",
+    "Metadata",
+    "RawCall",
+    "RawStream",
+    "ServerCredentialsSpec",
+    "StreamHandler",
+    "StreamOpener",
+    "open_front",
+]

@@ -163,7 +163,7 @@ class PoolStatistics(_message.Message):
     def __init__(self, size: _Optional[int] = ..., capacity: _Optional[int] = ..., size_bytes: _Optional[int] = ..., capacity_bytes: _Optional[int] = ..., loads: _Optional[int] = ..., load_failures: _Optional[int] = ..., evictions: _Optional[int] = ..., waiting: _Optional[int] = ...) -> None: ...
 
 class LaneStatistics(_message.Message):
-    __slots__ = ("version", "revision", "queued", "held_bytes", "running", "done", "failed", "cancelled", "expired", "refused")
+    __slots__ = ("version", "revision", "queued", "held_bytes", "running", "done", "failed", "cancelled", "expired", "refused", "queue_seconds", "run_seconds", "batches")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
@@ -174,6 +174,9 @@ class LaneStatistics(_message.Message):
     CANCELLED_FIELD_NUMBER: _ClassVar[int]
     EXPIRED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    RUN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
     version: str
     revision: int
     queued: int
@@ -184,4 +187,21 @@ class LaneStatistics(_message.Message):
     cancelled: int
     expired: int
     refused: int
-    def __init__(self, version: _Optional[str] = ..., revision: _Optional[int] = ..., queued: _Optional[int] = ..., held_bytes: _Optional[int] = ..., running: _Optional[int] = ..., done: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., expired: _Optional[int] = ..., refused: _Optional[int] = ...) -> None: ...
+    queue_seconds: float
+    run_seconds: float
+    batches: BatchStatistics
+    def __init__(self, version: _Optional[str] = ..., revision: _Optional[int] = ..., queued: _Optional[int] = ..., held_bytes: _Optional[int] = ..., running: _Optional[int] = ..., done: _Optional[int] = ..., failed: _Optional[int] = ..., cancelled: _Optional[int] = ..., expired: _Optional[int] = ..., refused: _Optional[int] = ..., queue_seconds: _Optional[float] = ..., run_seconds: _Optional[float] = ..., batches: _Optional[_Union[BatchStatistics, _Mapping]] = ...) -> None: ...
+
+class BatchStatistics(_message.Message):
+    __slots__ = ("batches", "calls", "runs", "last_size", "size_limit")
+    BATCHES_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    LAST_SIZE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    batches: int
+    calls: int
+    runs: int
+    last_size: int
+    size_limit: int
+    def __init__(self, batches: _Optional[int] = ..., calls: _Optional[int] = ..., runs: _Optional[int] = ..., last_size: _Optional[int] = ..., size_limit: _Optional[int] = ...) -> None: ...

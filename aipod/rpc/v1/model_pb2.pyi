@@ -1,31 +1,65 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import ClassVar as _ClassVar, Iterable as _Iterable, Optional as _Optional
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CallRequest(_message.Message):
-    __slots__ = ("version", "kwargs", "segments", "padding")
+    __slots__ = ("version", "kwargs", "segments", "priority", "timed", "lent", "padding")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KWARGS_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TIMED_FIELD_NUMBER: _ClassVar[int]
+    LENT_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
     version: str
     kwargs: bytes
     segments: _containers.RepeatedScalarFieldContainer[bytes]
+    priority: int
+    timed: bool
+    lent: _containers.RepeatedCompositeFieldContainer[Lent]
     padding: bytes
-    def __init__(self, version: _Optional[str] = ..., kwargs: _Optional[bytes] = ..., segments: _Optional[_Iterable[bytes]] = ..., padding: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., kwargs: _Optional[bytes] = ..., segments: _Optional[_Iterable[bytes]] = ..., priority: _Optional[int] = ..., timed: bool = ..., lent: _Optional[_Iterable[_Union[Lent, _Mapping]]] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class CallReply(_message.Message):
-    __slots__ = ("value", "segments", "padding")
+    __slots__ = ("value", "segments", "timings", "lent", "padding")
     VALUE_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    LENT_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
     value: bytes
     segments: _containers.RepeatedScalarFieldContainer[bytes]
+    timings: Timings
+    lent: _containers.RepeatedCompositeFieldContainer[Lent]
     padding: bytes
-    def __init__(self, value: _Optional[bytes] = ..., segments: _Optional[_Iterable[bytes]] = ..., padding: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, value: _Optional[bytes] = ..., segments: _Optional[_Iterable[bytes]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., lent: _Optional[_Iterable[_Union[Lent, _Mapping]]] = ..., padding: _Optional[bytes] = ...) -> None: ...
+
+class Lent(_message.Message):
+    __slots__ = ("offset", "size", "slot")
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
+    offset: int
+    size: int
+    slot: int
+    def __init__(self, offset: _Optional[int] = ..., size: _Optional[int] = ..., slot: _Optional[int] = ...) -> None: ...
+
+class Timings(_message.Message):
+    __slots__ = ("queue", "decode", "predict", "encode", "total")
+    QUEUE_FIELD_NUMBER: _ClassVar[int]
+    DECODE_FIELD_NUMBER: _ClassVar[int]
+    PREDICT_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    queue: float
+    decode: float
+    predict: float
+    encode: float
+    total: float
+    def __init__(self, queue: _Optional[float] = ..., decode: _Optional[float] = ..., predict: _Optional[float] = ..., encode: _Optional[float] = ..., total: _Optional[float] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("kind", "error_id", "data", "traceback")

@@ -1,7 +1,7 @@
 """What has to happen at an instant: one thread that sleeps until the next of them.
 
-Only the exceptional waits are here (a pool that is full, a version that idles); the deadlines of ordinary calls are the
-transport's own business, which cancels them.
+Only exceptional waits are here; the deadlines of ordinary calls are looked after together, on one timer (see
+:mod:`aipod.rpc.deadlines`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 __all__ = ["Clock", "Timer"]
 
-_log = logging.getLogger("aipod.engine")
+_log = logging.getLogger("aipod.clock")
 
 
 class Timer:
