@@ -16,6 +16,9 @@ from aipod.stream.broker.consumer import ConsumerSpec, ConsumerState, ensure
 from aipod.stream.broker.intake import Intake
 from aipod.stream.message import Message
 
+# Seconds that a test may take, its waits for conditions included.
+_BOUND = 60.0
+
 
 class Numbers:
     """A stream ``name`` of ``<name>.<subject>`` whose messages are numbers, counted on from 1."""
@@ -140,7 +143,8 @@ def run(nats: Nats, body: Callable[[Numbers], Awaitable[None]], **stream: Any) -
         numbers = Numbers(conn, nats, name)
         try:
             await conn.js.add_stream(name=name, subjects=[f"{name}.>"], **stream)
-            await body(numbers)
+            # A wait for what never comes is a failure, and not the end of the run.
+            await asyncio.wait_for(body(numbers), _BOUND)
         finally:
             await numbers.close()
         assert asyncio.all_tasks() == {asyncio.current_task()}
