@@ -212,6 +212,8 @@ def join(region: Region, theirs: PeerRegion, hang_up: Callable[[], object], budg
 def check_peer(sock: socket.socket) -> None:
     """See that the other side of a connected unix socket is of our user, or of root.
 
+    Both sides look, so both are of one user in the end.
+
     Raises:
         PermissionDenied: It is not.
     """

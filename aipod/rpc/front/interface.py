@@ -35,16 +35,12 @@ class Loans(Protocol):
         """The message is not going to be sent."""
 
 
-class RawCall(Protocol):
-    """One unary RPC on the server's side."""
+class Rpc(Protocol):
+    """What calls and streams have in common, on the server's side."""
 
     @property
     def method(self) -> str:
         """The full name, ``/package.Service/Method``."""
-
-    @property
-    def message(self) -> bytes:
-        """The request as it came; to be taken while the handler runs, not kept for later."""
 
     @property
     def deadline(self) -> float | None:
@@ -61,6 +57,14 @@ class RawCall(Protocol):
     @property
     def identities(self) -> Sequence[str]:
         """The names in the caller's certificate, which our authority vouches for; none without one."""
+
+
+class RawCall(Rpc, Protocol):
+    """One unary RPC on the server's side."""
+
+    @property
+    def message(self) -> bytes:
+        """The request as it came; to be taken while the handler runs, not kept for later."""
 
     @property
     def link(self) -> Link | None:
@@ -84,32 +88,12 @@ class RawCall(Protocol):
 Handler = Callable[[RawCall], None]
 
 
-class RawStream(Protocol):
+class RawStream(Rpc, Protocol):
     """One bidirectional RPC on the server's side, as the front gives it to who handles it.
 
     The peer learns at once that it is open: the front sends its initial metadata when the handler has been made. A
     method that sends many messages for one is such a stream, too; it gets one message and then the end of them.
     """
-
-    @property
-    def method(self) -> str:
-        """As :attr:`RawCall.method`."""
-
-    @property
-    def deadline(self) -> float | None:
-        """As :attr:`RawCall.deadline`."""
-
-    @property
-    def peer(self) -> str:
-        """As :attr:`RawCall.peer`."""
-
-    @property
-    def metadata(self) -> Metadata:
-        """As :attr:`RawCall.metadata`."""
-
-    @property
-    def identities(self) -> Sequence[str]:
-        """As :attr:`RawCall.identities`."""
 
     def wake(self) -> None:
         """Say that there is something to send: :meth:`StreamHandler.next_message` is asked soon, perhaps before this
