@@ -166,7 +166,8 @@ class DevServer:
 
     def _start_anywhere(self, binary: str, lock: int) -> None:
         try:
-            for self.port in random.sample(_PORTS, 50):
+            # Dice of its own: programs that seeded theirs alike would all try the same ports.
+            for self.port in random.SystemRandom().sample(_PORTS, 50):
                 try:
                     return self._start(binary, lock)
                 except _Taken:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -55,6 +56,12 @@ def test_what_it_acknowledged_survives_a_crash_on_the_same_port(tmp_path: Path) 
         server.restart()
         assert _count(url) == 10
     assert not server.running
+
+
+def test_a_program_that_has_seeded_its_dice_does_not_choose_the_port_by_them(tmp_path: Path) -> None:
+    state = random.getstate()
+    with DevServer(tmp_path):
+        assert random.getstate() == state
 
 
 def test_two_servers_in_one_directory_are_refused(tmp_path: Path) -> None:
