@@ -16,8 +16,11 @@ demo: venv ## serve, train, ask, retrain and swap a real model on real data; the
 	@$(BIN)/python examples/digits/demo.py
 	@$(BIN)/python examples/digits/streams.py
 
-test: venv ## run the tests
-	@$(BIN)/python -m pytest
+# Most tests wait more than they compute: more of them at a time than there are cores keep a small machine busy.
+WORKERS ?= 3
+
+test: venv ## run the tests, several at a time
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 chaos: venv ## run the long tests: kills, soaks, fuzzing
 	@$(BIN)/python -m pytest -m chaos

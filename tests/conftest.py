@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -16,6 +17,23 @@ hypothesis.settings.register_profile("aipod", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("aipod")
 
 _PATIENCE = 5.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Let a report pass from one process to another whatever a test has made a model say."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    """Put what UTF-8 has no bytes for, lone surrogates, in words."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {key: _encodable(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_encodable(one) for one in value]
+    return value
 
 
 @pytest.fixture(scope="session", autouse=True)

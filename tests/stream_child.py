@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 from waiting import BOUND, eventually
 
-__all__ = ["Child", "free_port"]
+__all__ = ["Child"]
 
 ROOT = Path(__file__).parents[1]
 
@@ -97,12 +94,3 @@ class Child:
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
         raise KeyError(field)
-
-
-def free_port() -> int:
-    """A port that nothing outgoing is given while its server is away; see :mod:`aipod.stream.dev`."""
-    while True:
-        port = random.SystemRandom().randrange(10_000, 18_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port

@@ -24,7 +24,8 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, ConsumerInfo, StreamConfig
 from nats.js.errors import KeyNotFoundError
-from stream_child import Child, free_port
+from ports import free_port
+from stream_child import Child
 from stream_reference import Outcome, Sent
 from waiting import BOUND
 

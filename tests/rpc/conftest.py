@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 from waiting import BOUND
 
 from aipod.model import AIModelBase
@@ -38,18 +39,16 @@ class Process:
             **os.environ,
             "PYTHONPATH": os.getcwd(),
             "AIPOD_DATA_PATH": str(data),
-            "AIPOD_LISTEN_PORT": "0",
+            "AIPOD_LISTEN_PORT": str(free_port()),
             "AIPOD_LISTEN_HOST": "127.0.0.1",
             **environment,
         }
-        self.port = ""
         self.start()
 
     def start(self) -> None:
         """Start it, again on the same port if it ran before; returns when it says that it serves."""
-        environment = {**self._environment, **({"AIPOD_LISTEN_PORT": self.port} if self.port else {})}
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.popen = subprocess.Popen(self._arguments, env=environment, **pipes)
+        self.popen = subprocess.Popen(self._arguments, env=self._environment, **pipes)
         self.first_line = self.popen.stdout.readline().strip()
         self.port = self.first_line.rpartition(":")[2]
 

@@ -85,7 +85,7 @@ def test_whatever_predict_does_its_caller_hears_of_it_and_the_next_is_served(ser
 @pytest.mark.parametrize(
     "value",
     [None, numpy.float32(1.5), numpy.bool_(True), (1, 2), {"a": numpy.zeros(0)}, memoryview(b"ab"), bytearray(b"ab")],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_numpy_and_python_have_besides_is_no_reason_to_fail(server_of, client_of, model, value):
     model.predict = lambda self: value

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from stream_child import Child, free_port
+from ports import free_port
+from stream_child import Child
 
 from aipod.stream.broker.connection import Connect, Connection, connect
 from aipod.stream.errors import Refused

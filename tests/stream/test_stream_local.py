@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stream_child import free_port
+from ports import free_port
 from stream_lab import start_model
 from stream_lab_model import sums
 from waiting import eventually

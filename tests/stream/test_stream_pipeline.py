@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from stream_child import free_port
+from ports import free_port
 from stream_lab import Lab, members_of, run, start_model
 from stream_lab_model import sums
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from brokers import Nats, until
-from stream_child import free_port
+from ports import free_port
 from stream_lab import Lab, members_of, run
 
 from aipod.errors import ConfigError, Unavailable

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stream_child import free_port
+from ports import free_port
 from stream_results import connected, result_of, run, until
 
 from aipod.errors import ConfigError, InvalidArgument, ModelError, Overloaded, Unavailable, VersionNotFound
