@@ -53,7 +53,7 @@ def test_files_are_added_to_what_is_given_and_the_source_stays(tmp_path: Path) -
     assert path.read_bytes() == original
 
 
-@pytest.mark.parametrize("data", [b"no zip", made(a=b"1" * 100)[:-30]])
+@pytest.mark.parametrize("data", [b"no zip", made(a=b"1" * 100)[:-30]], ids=["none", "cut off"])
 def test_bytes_that_are_no_zip_file_are_the_callers_fault(data: bytes) -> None:
     with pytest.raises(InvalidArgument, match="no zip file"):
         ZipPackage(data=data)
