@@ -98,6 +98,8 @@ class Batch:
     def deliver(self) -> None:
         """Answer every call; never raises."""
         outcomes, self._outcomes = self._outcomes, []
+        for call in self.calls:
+            call.through = True
         for call, outcome in outcomes:
             if isinstance(outcome, _Failure):
                 call.fail(outcome.error)

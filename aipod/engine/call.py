@@ -46,6 +46,7 @@ class Call:
         arrived: Instant at which it was made.
         cancelled: Set once nobody waits for the answer any more; a running model may look at it.
         started: Instant at which the model began with it, 0.0 before.
+        through: Set once the model is through with it, before it is answered.
         entry: What it brings to a batch, once it is decoded for one; the lane's and the batch's own.
     """
 
@@ -61,6 +62,7 @@ class Call:
         "queue",
         "size_bytes",
         "started",
+        "through",
         "version",
     )
 
@@ -75,6 +77,7 @@ class Call:
         self.arrived = time.monotonic()
         self.cancelled = False
         self.started = 0.0
+        self.through = False
         self.queue: Queue | None = None
         self.on_cancel: Callable[[], object] | None = None
         self.entry: Entry = UNREAD

@@ -46,10 +46,13 @@ def perform(method: Callable[..., Any], source: CallSource, arguments: dict[str,
 def invoke(methods: Mapping[str, Callable[..., Any]], call: Call) -> bool:
     """Run a call on this thread and answer it; says whether it went well. Never raises."""
     try:
-        call.finish(perform(methods[call.method], call, call.arguments()))
+        value = perform(methods[call.method], call, call.arguments())
     except BaseException as error:
+        call.through = True
         call.fail(error_of(error))
         return False
+    call.through = True
+    call.finish(value)
     return True
 
 
@@ -62,13 +65,15 @@ async def invoke_async(methods: Mapping[str, Callable[..., Any]], call: Call) ->
                 value = await method(**arguments)
             else:
                 value = await asyncio.to_thread(method, **arguments)
-        call.finish(value)
     except asyncio.CancelledError:
         call.fail(Cancelled())
         return False
     except BaseException as error:
+        call.through = True
         call.fail(error_of(error))
         return False
+    call.through = True
+    call.finish(value)
     return True
 
 

@@ -131,7 +131,7 @@ class Lane:
             if self._closed:
                 return False
             queue = self._queue
-            if len(queue) >= self._max_queue or self._bytes + call.size_bytes > self._max_bytes:
+            if len(queue) >= self._max_queue or not self._has_room(call.size_bytes):
                 self._counts.refused += 1
                 raise self._full(call)
             call.queue = self
@@ -235,6 +235,11 @@ class Lane:
     def batch_statistics(self) -> BatchStatistics | None:
         """What is counted of batches; None where calls run alone."""
         return None
+
+    def _has_room(self, size_bytes: int) -> bool:
+        room = self._max_bytes - self._bytes
+        # Who has an answer may send as much again at once, before the call that it is of has left.
+        return size_bytes <= room or size_bytes <= room + sum(one.size_bytes for one in self._running if one.through)
 
     def _has_more(self) -> None:
         """Something waits, or more may run, and nobody is on the way here: announce the lane, if it is worth it.

@@ -120,7 +120,36 @@ class TestBounds:
         large[0].result()
         engine.submit(large[2])
         assert large[2].result()
-        assert lane_of(engine).held_bytes == 0
+        eventually(lambda: lane_of(engine).held_bytes == 0)
+
+    @pytest.mark.parametrize("kind", ["def", "async def", "batch"])
+    def test_who_has_an_answer_has_room_for_as_much_again_at_once(self, engine_of, kind):
+        class Plain(AIModelBase):
+            def predict(self) -> str:
+                return "done"
+
+        class Async(AIModelBase):
+            async def predict(self) -> str:
+                return "done"
+
+        class Batch(AIModelBase):
+            def predict_batch(self, inputs: list[dict[str, Any]]) -> list[str]:
+                return ["done"] * len(inputs)
+
+        class Eager(LocalCall):
+            """Sends the next before whoever answers can do anything else."""
+
+            def deliver(self, value: object) -> None:
+                engine.submit(following)
+                super().deliver(value)
+
+        model = {"def": Plain, "async def": Async, "batch": Batch}[kind]
+        engine = engine_of(model, max_queue_bytes=2**20)
+        eager, following = Eager("v", "predict", {}), LocalCall("v", "predict", {})
+        eager.size_bytes = following.size_bytes = 600_000
+        engine.submit(eager)
+        assert (eager.result(), following.result()) == ("done", "done")
+        eventually(lambda: lane_of(engine).held_bytes == 0)
 
     def test_a_call_whose_time_is_over_is_not_run(self, engine_of, watched, background):
         engine = engine_of(watched, rpc_max_workers=1)
