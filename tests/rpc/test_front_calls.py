@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
 import time
@@ -16,7 +17,7 @@ from front_world import CALL, MIB, STREAM, Guest, failure, fronted, settled, sta
 from http2 import Intruder
 from waiting import BOUND, eventually
 
-from aipod.rpc.front import RawCall
+from aipod.rpc.front import RawCall, aio_rpc
 
 
 class Desk:
@@ -105,6 +106,22 @@ def test_an_answer_that_cannot_travel_is_told_to_who_gave_it(front: str, answer:
 def test_details_that_are_no_text_for_others_arrive_without_what_is_not(front: str) -> None:
     with fronted(front, lambda raw: raw.fail("INTERNAL", "lone \ud800", ())) as (_, address), Guest(address) as guest:
         assert failure(guest.call).details() == "lone ?"
+
+
+def test_a_front_that_has_stopped_has_no_call_left_that_is_slow_to_hear_of_its_own_end(
+    front: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abort = aio_rpc._abort
+
+    async def abort_slowly(*arguments: Any) -> None:
+        try:
+            await abort(*arguments)
+        finally:
+            await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(aio_rpc, "_abort", abort_slowly)
+    with fronted(front, lambda raw: raw.fail("INTERNAL", "", ())) as (_, address), Guest(address) as guest:
+        assert failure(guest.call).details() == ""
 
 
 def test_the_first_answer_counts(front: str) -> None:

@@ -22,7 +22,7 @@ from aipod.rpc.front.listening import bind_all, server_arguments, server_credent
 
 __all__ = ["AioFront"]
 
-# For streams that were cut off, to learn of it.
+# For calls and streams that were cut off, to learn of it.
 _LAST_WORDS_SECONDS = 5.0
 
 
@@ -105,7 +105,8 @@ class AioFront:
 
     async def _stop(self, server: grpc.aio.Server, grace: float) -> None:
         await server.stop(grace)
-        tasks = [task for stream in self._streams for task in stream.tasks]
+        tasks: list[asyncio.Task[Any]] = [task for stream in self._streams for task in stream.tasks]
+        tasks += [call.task for call in self._calls if call.task is not None]
         if tasks:
             await asyncio.wait(tasks, timeout=_LAST_WORDS_SECONDS)
 

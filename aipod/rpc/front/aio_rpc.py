@@ -59,13 +59,14 @@ class _Rpc:
 class AioCall(_Rpc):
     """See :class:`~aipod.rpc.front.interface.RawCall`."""
 
-    __slots__ = ("_answer", "_gone", "_on_gone", "_timer", "message")
+    __slots__ = ("_answer", "_gone", "_on_gone", "_timer", "message", "task")
 
     link = None
 
     def __init__(self, post: Post, method: str, context: grpc.aio.ServicerContext, default: float | None) -> None:
         super().__init__(post, method, context)
         loop = asyncio.get_running_loop()
+        self.task = asyncio.current_task()
         self.message = b""
         self._answer: asyncio.Future[bytes | End] = loop.create_future()
         self._gone = False
