@@ -51,7 +51,9 @@ class Clock:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._tick, name="aipod-clock", daemon=True)
                 self._thread.start()
-            self._wake.notify()
+            elif self._timers[0][2] is timer:
+                # It sleeps until what was the first before.
+                self._wake.notify()
         return timer
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from aipod.codec.decoder import unpack
@@ -146,8 +146,8 @@ def decode_reply(message: bytes | memoryview, limits: Limits = _DEFAULT) -> Any:
     return _read(message, limits, "result", None).value()
 
 
-def _lent(segments: list[memoryview], lend: Lend | None) -> list[memoryview | bytes]:
-    return [*segments] if lend is None else [lend(segment) or segment for segment in segments]
+def _lent(segments: list[memoryview], lend: Lend | None) -> Sequence[memoryview | bytes]:
+    return segments if lend is None else [lend(segment) or segment for segment in segments]
 
 
 def _read(message: bytes | memoryview, limits: Limits, root: str, borrow: Borrow | None) -> Message:

@@ -28,12 +28,13 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple, cast
 
+from aipod.burst import Burst
 from aipod.clock import Clock, Timer
 from aipod.engine.batch import Batch
 from aipod.engine.batch_size import BatchSize
 from aipod.engine.call import Call
 from aipod.engine.invoke import error_of, invoke, invoke_async
-from aipod.engine.lane import TURN, Lane, Runner, Spawn
+from aipod.engine.lane import ANSWERING, TURN, Lane, Runner, Spawn
 from aipod.engine.statistics import BatchStatistics
 from aipod.errors import AipodError
 from aipod.model.batching import UNREAD, BatchPredict, Entry
@@ -302,7 +303,8 @@ class BatchLane(Lane):
         self._deliver(batch)
 
     def _deliver(self, batch: Batch) -> None:
-        batch.deliver()
+        with Burst(ANSWERING):
+            batch.deliver()
         with self._lock:
             self._running.difference_update(batch.calls)
             self._bytes -= sum(call.size_bytes for call in batch.calls)

@@ -21,15 +21,19 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Sized
 from typing import Any, Protocol
 
+from aipod.burst import Bursts
 from aipod.clock import Clock
 from aipod.engine.call import Call
 from aipod.engine.statistics import BatchStatistics, LaneStatistics
 from aipod.errors import AipodError, DeadlineExceeded, Overloaded
 
-__all__ = ["TURN", "Lane", "Runner", "Spawn"]
+__all__ = ["ANSWERING", "TURN", "Lane", "Runner", "Spawn"]
 
 # How long a worker goes on with a lane of short calls while others wait for one, in seconds.
 TURN = 0.001
+
+# What sends answers puts it off in such a burst, to send those of several calls together.
+ANSWERING = Bursts()
 
 # Starts a coroutine on the loop, and calls back, there, with what it returned, or False if it was cancelled. What it
 # gives cancels it, from any thread.

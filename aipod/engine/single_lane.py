@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Sized
 from functools import partial
 
+from aipod.burst import Burst
 from aipod.clock import Clock, Timer
 from aipod.engine.call import Call
 from aipod.engine.invoke import invoke, invoke_async
-from aipod.engine.lane import TURN, Lane, Runner, Spawn
+from aipod.engine.lane import ANSWERING, TURN, Lane, Runner, Spawn
 from aipod.errors import Cancelled
 
 __all__ = ["SingleLane"]
@@ -20,6 +21,8 @@ _WORTH_WAKING = 0.001
 # What a call is taken to last before one was seen, and at most: what is longer counts as long, and that is enough.
 _LONG = 0.002
 _WEIGHT_OF_LAST = 0.125
+# How long an answer waits for those of the calls that are run next, to leave with them.
+_COMPANY = 0.0002
 
 
 class SingleLane(Lane):
@@ -27,8 +30,8 @@ class SingleLane(Lane):
 
     One more worker is woken where calls are long, or where more wait than those that are here could do in about a
     millisecond. Whether calls are long is a running mean; before the first has ended they are. So that nothing waits
-    behind one that is longer than the others, a timer looks after a lane in which calls wait: a worker that has been
-    with the same call for :data:`_LONG` is no longer counted on.
+    behind one that is longer than the others, a timer looks after a lane in which calls, or answers, wait: a worker
+    that has been with the same call for :data:`_LONG` is no longer counted on.
 
     Args:
         eager: Every call begins at once, since it costs no thread (for event loops).
@@ -48,20 +51,37 @@ class SingleLane(Lane):
         self._eager = eager
         self._mean = _LONG
         self._stuck: set[Call] = set()
+        self._answering: set[Burst] = set()
         self._lookout: Timer | None = None
 
     def serve(self, others: Sized) -> None:
-        call = self._take()
-        turn_ends = call.started + TURN if call is not None else 0.0
-        while call is not None:
-            ok = invoke(self.methods, call)
-            call = self._done(call, ok, others, turn_ends)
+        answers = Burst(ANSWERING)
+        self._answering.add(answers)
+        try:
+            with answers:
+                self._serve(others, answers)
+        finally:
+            self._answering.discard(answers)
 
     def start(self, spawn: Spawn) -> None:
         while (call := self._take()) is not None:
             call.on_cancel = spawn(invoke_async(self.methods, call), partial(self._ended, call))
             if call.cancelled:
                 call.on_cancel()
+
+    def _serve(self, others: Sized, answers: Burst) -> None:
+        call = self._take()
+        if call is None:
+            return
+        turn_ends, sent = call.started + TURN, call.started
+        while True:
+            ok = invoke(self.methods, call)
+            call = self._done(call, ok, others, turn_ends)
+            if call is None:
+                return
+            if call.started + self._mean - sent > _COMPANY:
+                answers.settle()
+                sent = call.started
 
     def _take(self) -> Call | None:
         """The next call that is worth running, or None; :meth:`_done` or :meth:`_ended` is owed for it."""
@@ -83,6 +103,8 @@ class SingleLane(Lane):
             self._mean += (min(now - call.started, _LONG) - self._mean) * _WEIGHT_OF_LAST
             if self._queue and (not others or now < turn_ends):
                 following = self._next(now, expired)
+                # Answers wait for it, and it may take longer than those before.
+                self._look_out()
             elif self._queue and not self._announced:
                 self._has_more()
             notify = self._must_tell()
@@ -139,18 +161,24 @@ class SingleLane(Lane):
         is_long = self._mean >= _WORTH_WAKING or len(self._queue) * self._mean > _WORTH_WAKING * moving
         if self._eager or is_long:
             self._announce()
-        elif self._lookout is None:
+        else:
+            self._look_out()
+
+    def _look_out(self) -> None:
+        if self._lookout is None:
             self._lookout = self._clock.at(time.monotonic() + _LONG, self._look)
 
     def _look(self) -> None:
-        """Calls have waited for a while, on the clock's thread: see whether those that run are stuck."""
+        """On the clock's thread: calls, or answers, may have waited for a while, if those that run are stuck."""
+        waited = [answers.settle() for answers in list(self._answering)]
         with self._lock:
             self._lookout = None
-            if not self._queue:
-                return
-            long_ago = time.monotonic() - _LONG
-            self._stuck = {call for call in self._running if call.started <= long_ago}
-            if self._stuck:
-                self._mean = _LONG
-            if not self._announced:
-                self._has_more()
+            if self._queue:
+                long_ago = time.monotonic() - _LONG
+                self._stuck = {call for call in self._running if call.started <= long_ago}
+                if self._stuck:
+                    self._mean = _LONG
+                if not self._announced:
+                    self._has_more()
+            if any(waited):
+                self._look_out()

@@ -17,11 +17,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from aipod.burst import Bursts
 from aipod.engine.lane import Lane
 
-__all__ = ["EventLoop", "Workers"]
+__all__ = ["ARRIVING", "EventLoop", "Workers"]
 
 _log = logging.getLogger("aipod.engine")
+
+# Whoever submits several calls does it in such a burst, and wakes a worker when they are all in their lanes.
+ARRIVING = Bursts()
 
 
 class Workers:
@@ -45,11 +49,7 @@ class Workers:
 
     def wake(self, lane: Lane) -> None:
         self._backlog.append(lane)
-        try:
-            self._idle.pop().release()
-        except IndexError:
-            if len(self._threads) < self.count:
-                self._start()
+        ARRIVING.after(self._call_one)
 
     def wake_idle(self, lane: Lane) -> bool:
         try:
@@ -72,6 +72,13 @@ class Workers:
             while True:
                 self._idle.pop().release()
         return _join(self._threads, timeout)
+
+    def _call_one(self) -> None:
+        try:
+            self._idle.pop().release()
+        except IndexError:
+            if len(self._threads) < self.count:
+                self._start()
 
     def _start(self) -> None:
         with self._lock:

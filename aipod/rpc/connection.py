@@ -51,6 +51,19 @@ _SPREADING = ("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {
 Shape = tuple[int, ...]
 
 
+class _Process:
+    """This process; to ask for its number would be a system call for every call of a model."""
+
+    this = object()
+
+    @classmethod
+    def forked(cls) -> None:
+        cls.this = object()
+
+
+os.register_at_fork(after_in_child=_Process.forked)
+
+
 class _Sending(NamedTuple):
     """A call, written for the trunk that it goes by."""
 
@@ -79,7 +92,7 @@ class BaseConnection:
         self._has_trunks = trunk
         self._shares = shares
         self._lock = threading.Lock()
-        self._pid = os.getpid()
+        self._process = _Process.this
         self._home: object = None
         self._channel: Any = None
         self._stubs: dict[str, Callable[..., Any]] = {}
@@ -178,9 +191,9 @@ class BaseConnection:
 
     def _open(self, method: str) -> Callable[..., Any]:
         here = self._here()
-        if self._pid != os.getpid():
+        if self._process is not _Process.this:
             # A child after a fork: a thread of the parent may have held the lock, and nobody would ever release it.
-            self._pid, self._lock = os.getpid(), threading.Lock()
+            self._process, self._lock = _Process.this, threading.Lock()
         if self._channel is not None and self._home != here:
             self._check_move(self._home)
             if self._trunks is not None:
@@ -253,7 +266,7 @@ class Connection(BaseConnection):
             channel.close()
 
     def _here(self) -> object:
-        return os.getpid()
+        return _Process.this
 
     def _make(self) -> Any:
         return grpc.insecure_channel(self.address, options=self._options)
@@ -303,16 +316,16 @@ class AsyncConnection(BaseConnection):
 
     def _here(self) -> object:
         try:
-            return os.getpid(), asyncio.get_running_loop()
+            return _Process.this, asyncio.get_running_loop()
         except RuntimeError:
-            return os.getpid(), None
+            return _Process.this, None
 
     def _make(self) -> Any:
         return grpc.aio.insecure_channel(self.address, options=self._options)
 
     def _check_move(self, home: object) -> None:
-        pid, loop = home if isinstance(home, tuple) else (0, None)
-        if pid == os.getpid() and loop is not None and not loop.is_closed():
+        process, loop = home if isinstance(home, tuple) else (None, None)
+        if process is _Process.this and loop is not None and not loop.is_closed():
             raise InvalidArgument("this client belongs to an event loop that still runs; make one for each loop")
 
 

@@ -18,8 +18,11 @@ from typing import cast
 
 from google.protobuf.message import DecodeError
 
+from aipod.burst import Burst
 from aipod.clock import Clock
 from aipod.config import Settings
+from aipod.engine.lane import ANSWERING
+from aipod.engine.workers import ARRIVING
 from aipod.rpc.deadlines import Deadlines
 from aipod.rpc.front import Handler, RawStream
 from aipod.rpc.front.end import UNKNOWN_METHOD, End
@@ -37,6 +40,8 @@ _log = logging.getLogger("aipod.trunk")
 _CALLS = 4096
 # What a frame holds of small answers; more leave with the next one.
 _FRAME_BYTES = 128 * 1024
+# How many calls of a long frame are taken before the model begins with the first of them.
+_HEAD_START = 16
 _NEVER = float("inf")
 # Shared memory that nobody has used for so long goes back to the system.
 _TRIM_SECONDS = 30.0
@@ -139,6 +144,8 @@ class ServerTrunk:
         self._answers: deque[tuple[int, Answer]] = deque()
         self._leaving: deque[chunks.Leaving] = deque()
         self._unread_bytes = 0
+        # Whether somebody is going to wake the stream for the answers that wait.
+        self._promised = False
         self._held = False
         self._chunk_went_last = True
         self._closing: tuple[str, str] | None = None
@@ -229,15 +236,16 @@ class ServerTrunk:
         if len(self._calls) + len(frame.calls) > granted:
             raise _Breach(f"more than the {granted} calls that were granted are on their way")
         earliest = _NEVER
-        for one in frame.calls:
-            deadline = self._take(one)
-            if deadline is not None and deadline < earliest:
-                earliest = deadline
+        with Burst(ARRIVING) as arriving:
+            for count, one in enumerate(frame.calls, 1):
+                earliest = min(earliest, self._take(one))
+                if count == _HEAD_START:
+                    arriving.settle()
         self._deadlines.watch(earliest)
         if frame.HasField("chunk"):
             self._take_chunk(frame.chunk.number, memoryview(frame.chunk.data))
 
-    def _take(self, one: pb.Call) -> float | None:
+    def _take(self, one: pb.Call) -> float:
         number, request, size = one.number, one.request, one.size
         if number in self._calls:
             raise _Breach(f"number {number} came again before its call was answered")
@@ -256,7 +264,7 @@ class ServerTrunk:
             self._arriving[number] = chunks.Arriving(size)
         else:
             self._run(call, request)
-        return call.deadline
+        return _NEVER if call.deadline is None else call.deadline
 
     def _take_chunk(self, number: int, data: memoryview) -> None:
         arriving = self._arriving.get(number)
@@ -310,6 +318,12 @@ class ServerTrunk:
             self._held_bytes -= call.size_bytes
             self._answers.append((call.number, answer))
             self._count(cost(answer))
+            promised, self._promised = self._promised, True
+        if not promised:
+            ANSWERING.after(self._send_answers)
+
+    def _send_answers(self) -> None:
+        self._promised = False
         self._stream.wake()
 
     def next_message(self) -> bytes | None:

@@ -91,6 +91,19 @@ class TestCalls:
             for number in range(500):
                 assert value(trunk.answer(number)) == {"x": number}
 
+    def test_an_answer_does_not_wait_for_a_call_that_takes_long(self, server_of, model):
+        with RawTrunk(server_of(model, rpc_max_workers=1).address) as trunk:
+            for turn in range(30):
+                numbers = range(100 * turn, 100 * turn + 64)
+                trunk.send(pb.ClientFrame(calls=[pb.Call(number=n, request=request(x=n)) for n in numbers]))
+                for number in numbers:
+                    trunk.answer(number)
+            short, long = pb.Call(number=1, request=request(x=1)), pb.Call(number=2, request=request(do="wait"))
+            trunk.send(pb.ClientFrame(calls=[short, long]))
+            assert value(trunk.answer(1)) == {"x": 1}
+            model.gate.set()
+            assert value(trunk.answer(2)) == {}
+
     def test_a_number_may_come_again_once_it_was_answered(self, server_of, model):
         with RawTrunk(server_of(model).address) as trunk:
             for turn in range(3):

@@ -2,12 +2,13 @@
 
 A wrong step here is a segmentation fault, so these hold without exception:
 
-1. Work is started by ``_start``, under the RPC's lock, and never once it is ``_closed``. Every piece that was started
-   comes back as one event, whatever becomes of the RPC; ``_open`` counts those that have not.
+1. Work is started by ``_start``, and never once the RPC is ``_closed``. Every piece that was started comes back as one
+   event, whatever becomes of the RPC; ``_open`` counts those that have not, beginning before they are started.
 2. Events come on the poll thread, and nowhere else. The last of them finds that the RPC is closed and nothing is open:
    then gRPC's call is let go, and the front forgets the RPC. The queue outlives every RPC that the front knows.
-3. gRPC takes one message to send at a time, and waits for one at a time: ``_busy`` and ``_reading`` say so.
-4. Nothing of a handler's runs under the lock, so it may call back. What a handler raises ends its RPC, and no more.
+3. gRPC takes one message to send at a time, and waits for one at a time: ``_turn`` and ``_reading`` say so.
+4. Neither gRPC nor a handler works under the lock: the one lets go of the interpreter's, and who waits for ours waits
+   for two then; the other may call back. What a handler raises ends its RPC, and no more.
 5. An RPC that is over refers to no handler, call, message or action: they refer to it, and would wait for the cycle
    collector with megabytes in hand.
 """
@@ -83,10 +84,13 @@ class CqRpc:
         names = cygrpc.peer_identities(call) if call is not None else None
         return [name.decode() for name in names or ()]
 
-    def _start(self, operations: tuple[Any, ...], done: Callable[[Any], None]) -> None:
-        """Have gRPC do something and tell ``done``. Under the lock."""
-        if self._closed:
-            return
+    def _start(self, operations: tuple[Any, ...], done: Callable[[Any], None]) -> bool:
+        """Have gRPC do something and tell ``done``; False if it does not. Without the lock."""
+        with self._lock:
+            if self._closed:
+                return False
+            # From here on gRPC's call stays, whatever becomes of the RPC.
+            self._open += 1
         try:
             error = self._call.start_server_batch(operations, done)
         except Exception as failure:
@@ -94,15 +98,13 @@ class CqRpc:
         if error:
             # Never seen, and no event comes of it: the RPC ends with what is open.
             _log.error("%s: gRPC refuses to go on (%r)", self.method, error)
-            self._closed = True
             self._call.cancel()
-        else:
-            self._open += 1
+            self._came_back(closed=True)
+        return not error
 
     def _watch(self, operations: tuple[Any, ...] = ()) -> None:
-        """Have gRPC tell of the RPC's end; the first thing to start. Under the lock."""
-        self._start((cygrpc.ReceiveCloseOnServerOperation(0), *operations), self._on_close)
-        if self._open:
+        """Have gRPC tell of the RPC's end; the first thing to start."""
+        if self._start((cygrpc.ReceiveCloseOnServerOperation(0), *operations), self._on_close):
             self._owner.adopt(self)
 
     def _on_close(self, event: Any) -> None:
@@ -135,8 +137,7 @@ class CqRefusal(CqRpc):
     __slots__ = ()
 
     def begin(self, end: End) -> None:
-        with self._lock:
-            self._watch((_headers(), _status(end)))
+        self._watch((_headers(), _status(end)))
 
 
 class CqCall(CqRpc):
@@ -155,9 +156,8 @@ class CqCall(CqRpc):
         self.message = b""
 
     def begin(self) -> None:
-        with self._lock:
-            self._watch()
-            self._start((cygrpc.ReceiveMessageOperation(0),), self._on_message)
+        self._watch()
+        self._start((cygrpc.ReceiveMessageOperation(0),), self._on_message)
 
     def reply(self, message: bytes, loans: object = None) -> None:
         self._answer((_headers(), cygrpc.SendMessageOperation(checked(message), 0), _ok()))
@@ -176,21 +176,21 @@ class CqCall(CqRpc):
     def expire(self) -> None:
         """A timeout of ours, for a caller that set none: the engine hears of it first, the caller gets our reason."""
         if self._leave():
-            with self._lock:
-                self._send((_headers(), _status(OUT_OF_TIME)))
+            self._send((_headers(), _status(OUT_OF_TIME)))
 
     def _end(self, end: End) -> None:
         self._answer((_headers(), _status(end)))
 
     def _answer(self, operations: tuple[Any, ...]) -> None:
         with self._lock:
-            if not self._answered:
-                self._answered = True
-                self._on_gone = None
-                self._send(operations)
+            if self._answered:
+                return
+            self._answered = True
+            self._on_gone = None
+        self._send(operations)
 
     def _send(self, operations: tuple[Any, ...]) -> None:
-        """Under the lock, by who has set ``_answered``."""
+        """By who has set ``_answered``."""
         self.sending = True
         self._start(operations, self._on_sent)
 
@@ -233,7 +233,7 @@ class CqCall(CqRpc):
 class CqStream(CqRpc):
     """See :class:`~aipod.rpc.front.interface.RawStream`."""
 
-    __slots__ = ("_busy", "_end", "_handler", "_held", "_no_more", "_reading", "_woken")
+    __slots__ = ("_end", "_handler", "_held", "_no_more", "_reading", "_turn", "_woken")
 
     kind = "streams"
 
@@ -241,33 +241,31 @@ class CqStream(CqRpc):
         super().__init__(owner, method, event)
         self._handler: StreamHandler | None = None
         self._end: End | None = None
-        # Somebody asks the handler, or sends what it gave, or has sent the status; nobody may before it is made.
-        self._busy = True
+        # Held by who asks the handler, until what it gave has left; after the status for ever. Nobody waits for it.
+        self._turn = threading.Lock()
         self._woken = False
         self._reading = False
         self._held = False
         self._no_more = False
 
     def begin(self, opener: StreamOpener) -> None:
-        with self._lock:
-            self._watch()
+        self._turn.acquire()
+        self._watch()
         if not self._guarded(self._open_with, opener):
             self._finish(OUR_FAULT)
-        with self._lock:
-            self._start((_headers(),), self._on_headers)
-            self._busy = False
-            self._read()
+        self._start((_headers(),), self._on_headers)
+        self._turn.release()
+        self._read()
         self._pump()
 
     def wake(self) -> None:
-        # Set before it is looked whether somebody is busy, and who is busy looks at it afterwards: no wake-up is lost.
+        # Set before it is looked whose turn it is, and looked at when a turn is over: no wake-up is lost.
         self._woken = True
         self._pump()
 
     def hold(self, held: bool) -> None:
-        with self._lock:
-            self._held = held
-            self._read()
+        self._held = held
+        self._read()
 
     def finish(self, status: str = "OK", details: str = "", trailing: Metadata = ()) -> None:
         self._finish(End(status, details, trailing))
@@ -284,23 +282,19 @@ class CqStream(CqRpc):
 
     def _pump(self) -> None:
         """Send what the handler has, unless somebody else does; from any thread, without the lock."""
-        while True:
-            with self._lock:
-                if self._busy or self._closed or not (self._woken or self._end):
-                    return
-                self._busy, self._woken = True, False
-                handler, end = self._handler, self._end
+        while (self._woken or self._end) and not self._closed and self._turn.acquire(blocking=False):
+            self._woken = False
+            handler, end = self._handler, self._end
             message = self._ask(handler)
-            with self._lock:
-                if message is not None:
-                    self.sending = True
-                    self._start((cygrpc.SendMessageOperation(message, 0),), self._on_sent)
-                    return
-                # Looked at before the handler was asked, so that what it had by the time of finish() has left.
-                if end is not None:
-                    self._start((_status(end),), self._on_status)
-                    return
-                self._busy = False
+            if message is not None:
+                self.sending = True
+                self._start((cygrpc.SendMessageOperation(message, 0),), self._on_sent)
+                return
+            # Looked at before the handler was asked, so that what it had by the time of finish() has left.
+            if end is not None:
+                self._start((_status(end),), self._on_status)
+                return
+            self._turn.release()
 
     def _ask(self, handler: StreamHandler | None) -> bytes | None:
         found: list[bytes | None] = [None]
@@ -314,10 +308,12 @@ class CqStream(CqRpc):
         self._finish(OUR_FAULT)
 
     def _read(self) -> None:
-        """Wait for the next message, unless that is done already, or there is none. Under the lock."""
-        if not (self._reading or self._held or self._no_more or self._end):
+        """Wait for the next message, unless that is done already, or there is none."""
+        with self._lock:
+            if self._reading or self._held or self._no_more or self._end:
+                return
             self._reading = True
-            self._start((cygrpc.ReceiveMessageOperation(0),), self._on_message)
+        self._start((cygrpc.ReceiveMessageOperation(0),), self._on_message)
 
     def _on_headers(self, _: Any) -> None:
         self._came_back()
@@ -334,13 +330,12 @@ class CqStream(CqRpc):
         took = self._guarded(handler.half_closed) if message is None else self._guarded(handler.received, message)
         if not took:
             self._blame()
-        with self._lock:
-            self._read()
+        self._read()
 
     def _on_sent(self, _: Any) -> None:
         self._came_back()
-        with self._lock:
-            self.sending = self._busy = False
+        self.sending = False
+        self._turn.release()
         self.wake()
 
     def _on_status(self, _: Any) -> None:

@@ -49,7 +49,7 @@ class Lender:
     @property
     def lent_bytes(self) -> int:
         """How much of the message lies in shared memory."""
-        return sum(loan.place.nbytes for loan in self._loans)
+        return sum(loan.place.nbytes for loan in self._loans) if self._loans else 0
 
     def take_back(self) -> None:
         """The message was not sent, and will not be."""

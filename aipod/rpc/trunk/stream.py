@@ -6,9 +6,11 @@ private to grpcio; :func:`missing` says whether it is as it should be, and witho
 
 Rules of this file:
 
-- Operations that were started and have not completed are counted in ``_due``, under ``_lock``, together with the start.
-  When the last one has completed the queue is gone: nobody polls it after that, or the process dies.
-- At most one message is on its way out: who turned ``_sending`` on asks the source for the next until there is none.
+- When the last operation that was started has completed the queue is gone: nobody polls it after that, or the process
+  dies. ``_due`` counts those of the thread that reads; ``_sent`` and ``_left`` count messages, started and completed,
+  each of them written by one thread at a time. None is started, under ``_starting``, once the status has come.
+- At most one message is on its way out: whoever has ``_sending`` asks the source for the next until there is none. No
+  thread ever waits for it, nor for ``_starting``, but the one that reads, at the end.
 - What was taken from an event is dropped before the next poll.
 """
 
@@ -86,9 +88,11 @@ class ClientStream:
 
     def __init__(self, channel: Any, method: str, source: Source) -> None:
         self._source = source
-        self._lock = threading.Lock()
-        self._sending = False
+        self._sending = threading.Lock()
+        self._starting = threading.Lock()
         self._wanted = False
+        self._over = False
+        self._sent = self._left = 0
         start = (
             ((cygrpc.SendInitialMetadataOperation(None, 0),), _OPEN),
             ((cygrpc.ReceiveInitialMetadataOperation(0),), _OPEN),
@@ -116,16 +120,14 @@ class ClientStream:
 
     def wake(self) -> None:
         """There is something to send: send it now, on this thread, unless another one is at it."""
-        with self._lock:
-            if self._sending:
-                self._wanted = True
-                return
-            self._sending = True
-        self._send()
+        # Set before it is tried, and looked at when it was let go: no wake-up is lost.
+        self._wanted = True
+        if self._sending.acquire(blocking=False):
+            self._send()
 
     def half_close(self) -> None:
         """Send nothing more; after the last message, on the thread that sent it."""
-        self._operate(cygrpc.SendCloseFromClientOperation(0), _CLOSED)
+        self._start(cygrpc.SendCloseFromClientOperation(0), _CLOSED)
 
     def cancel(self) -> None:
         """Break it off; ``ended`` follows."""
@@ -137,40 +139,45 @@ class ClientStream:
             self._thread.join(timeout)
 
     def _send(self) -> None:
+        """By who has ``_sending``, which is let go when nothing is left to send."""
         try:
             while True:
+                self._wanted = False
                 message = self._source.next_message()
                 if message is not None:
                     # If the stream is over, its end is on its way to the source.
-                    self._operate(cygrpc.SendMessageOperation(message, 0), _SENT)
+                    self._start(cygrpc.SendMessageOperation(message, 0), _SENT)
                     return
-                with self._lock:
-                    if not self._wanted:
-                        self._sending = False
-                        return
-                    self._wanted = False
+                self._sending.release()
+                if not self._wanted or not self._sending.acquire(blocking=False):
+                    return
         except BaseException:
             # Ctrl-C on the thread that sends: nobody knows what has left, and nobody would send any more.
             self.cancel()
             raise
 
-    def _operate(self, operation: Any, tag: str) -> None:
-        with self._lock:
-            if self._due and self._call.operate((operation,), tag):
-                self._due += 1
+    def _start(self, operation: Any, tag: str) -> None:
+        """By who has ``_sending``."""
+        with self._starting:
+            if not self._over and self._call.operate((operation,), tag):
+                self._sent += 1
 
     def _read(self) -> None:
         self._gate.acquire()
         status: Any = None
-        while self._due:
+        while self._due or self._sent > self._left:
             event = self._call.next_event()
-            if event.tag is _STATUS:
+            tag = event.tag
+            if tag is _STATUS:
                 status = event.batch_operations[0]
-            else:
-                self._handle(event)
-            del event
-            with self._lock:
+                with self._starting:
+                    self._over = True
+            elif tag is _SENT or tag is _CLOSED:
+                self._left += 1
+            self._handle(event)
+            if tag is not _SENT and tag is not _CLOSED:
                 self._due -= 1
+            del event
         if status is not None:
             self._source.ended(_CODES.get(status.code(), grpc.StatusCode.UNKNOWN), status.details() or "")
 
@@ -187,5 +194,6 @@ class ClientStream:
     def _take(self, message: bytes | None) -> None:
         # None: the server sends no more, or there is no connection any more; the status says what it was.
         if message is not None:
-            self._operate(cygrpc.ReceiveMessageOperation(0), _RECEIVED)
+            if self._call.operate((cygrpc.ReceiveMessageOperation(0),), _RECEIVED):
+                self._due += 1
             self._source.received(message)

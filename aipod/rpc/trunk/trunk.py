@@ -35,6 +35,7 @@ from aipod.rpc.methods import ABILITIES, TRUNK, WIRE_VERSION
 from aipod.rpc.status import error_of_failure, error_of_rpc, lost
 from aipod.rpc.trunk import chunks
 from aipod.rpc.trunk.neighbour import Neighbour
+from aipod.rpc.trunk.relay import Relay
 from aipod.rpc.trunk.request import NeverSent, Request
 from aipod.rpc.trunk.sharing import borrow
 from aipod.rpc.trunk.stream import ClientStream
@@ -252,10 +253,11 @@ class Trunk:
     def received(self, message: bytes) -> None:
         try:
             chunk = chunks.read(message)
-            if chunk is None:
-                self._take_frame(pb.ServerFrame.FromString(message))
-            else:
-                self._take_chunk(*chunk)
+            with Relay():
+                if chunk is None:
+                    self._take_frame(pb.ServerFrame.FromString(message))
+                else:
+                    self._take_chunk(*chunk)
         except (DecodeError, ValueError) as error:
             _log.warning("the server at %s does not keep to trunk.proto (%s)", self._address, error)
             self._stream.cancel()
@@ -263,8 +265,9 @@ class Trunk:
     def ended(self, code: grpc.StatusCode, details: str) -> None:
         self._over = self._closed = True
         self.neighbour.close()
-        self._drop_waiting()
-        self._drop_pending(details or code.name)
+        with Relay():
+            self._drop_waiting()
+            self._drop_pending(details or code.name)
         # Who sends has hold of the old one, if anybody still does.
         self._leaving = deque()
         self._arriving.clear()

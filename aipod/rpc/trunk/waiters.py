@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import deque
 from contextlib import suppress
 
 from aipod.errors import AipodError, DeadlineExceeded
 from aipod.rpc.deadlines import Deadlines
+from aipod.rpc.trunk.relay import Gate
 from aipod.rpc.trunk.request import Reply, Request
 from aipod.rpc.trunk.sharing import Lender
 from aipod.rpc.trunk.trunk import Trunk
@@ -17,23 +17,25 @@ from aipod.rpc.trunk.trunk import Trunk
 __all__ = ["LoopSide", "wait_for"]
 
 
-class _Thread:
+# How many calls of one turn of a loop leave at once, for the server to begin while the others are written.
+_COMPANY = 16
+# How long a thread that is interrupted waits for its turn to wake others, in seconds; it is there at once.
+_MOMENT = 1.0
+
+
+class _Thread(Gate):
     """A thread that waits: one wake-up."""
 
-    __slots__ = ("_gate", "error", "reply")
+    __slots__ = ("error", "reply")
 
     def __init__(self) -> None:
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        super().__init__()
         self.reply: Reply | None = None
         self.error: AipodError | None = None
 
     def settle(self, reply: Reply | None, error: AipodError | None) -> None:
         self.reply, self.error = reply, error
-        self._gate.release()
-
-    def wait(self, timeout: float | None) -> bool:
-        return self._gate.acquire(timeout=-1 if timeout is None else timeout)
+        self.open()
 
 
 def wait_for(trunk: Trunk, method: str, message: bytes, timeout: float | None, lender: Lender | None = None) -> Reply:
@@ -55,7 +57,10 @@ def wait_for(trunk: Trunk, method: str, message: bytes, timeout: float | None, l
             waiter.wait(None)
     except BaseException:
         # Ctrl-C, for one, ends the wait; nobody takes the answer then.
-        trunk.cancel(request)
+        if not trunk.cancel(request):
+            # It has come, and others may be behind us.
+            waiter.wait(_MOMENT)
+            waiter.pass_on()
         raise
     if waiter.error is not None:
         try:
@@ -82,6 +87,8 @@ class LoopSide:
         self._settled: deque[tuple[asyncio.Future[Reply], Reply | None, AipodError | None]] = deque()
         self._coming = False
         self._waking = False
+        # How many calls have been put since the trunk was woken.
+        self._put = 0
         self._deadlines = Deadlines(self._at, trunk.expire)
 
     async def call(self, method: str, message: bytes, timeout: float | None, lender: Lender | None = None) -> Reply:
@@ -92,9 +99,12 @@ class LoopSide:
         self.trunk.put(request)
         if deadline is not None:
             self._deadlines.watch(deadline)
-        if not self._waking:
+        self._put += 1
+        if self._put == _COMPANY:
+            self._wake()
+        elif not self._waking:
             self._waking = True
-            self.loop.call_soon(self._wake)
+            self.loop.call_soon(self._wake_late)
         try:
             return await future
         finally:
@@ -113,8 +123,13 @@ class LoopSide:
                 self.loop.call_soon_threadsafe(self._hand_over)
 
     def _wake(self) -> None:
-        self._waking = False
+        self._put = 0
         self.trunk.wake()
+
+    def _wake_late(self) -> None:
+        self._waking = False
+        if self._put:
+            self._wake()
 
     def _hand_over(self) -> None:
         self._coming = False
