@@ -52,11 +52,13 @@ from aipod.codec.message import (
     read_reply,
     with_timings,
 )
+from aipod.codec.wire import Room
 
 __all__ = [
     "Lend",
     "Limits",
     "Message",
+    "Room",
     "decode_reply",
     "encode_call",
     "encode_reply",

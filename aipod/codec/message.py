@@ -8,7 +8,7 @@ from typing import Any
 from aipod.codec.decoder import unpack
 from aipod.codec.encoder import pack
 from aipod.codec.limits import Limits
-from aipod.codec.wire import LENT, PRIORITY, TIMED, TIMINGS, Borrow, Parts, join, number, split, text
+from aipod.codec.wire import LENT, PRIORITY, TIMED, TIMINGS, Borrow, Parts, Room, join, number, split, text
 from aipod.errors import SerializationError
 
 __all__ = ["Lend", "Message", "decode_reply", "encode_call", "encode_reply", "read_call", "read_reply", "with_timings"]
@@ -82,8 +82,13 @@ class Message:
 
 
 def encode_call(
-    version: str, kwargs: dict[str, Any], priority: int = 0, timed: bool = False, lend: Lend | None = None
-) -> bytes:
+    version: str,
+    kwargs: dict[str, Any],
+    priority: int = 0,
+    timed: bool = False,
+    lend: Lend | None = None,
+    room: Room | None = None,
+) -> bytes | memoryview:
     """Write a call; the data of arrays is copied once.
 
     Args:
@@ -92,6 +97,7 @@ def encode_call(
         priority: See :attr:`Message.priority`.
         timed: See :attr:`Message.timed`.
         lend: Takes what need not travel; None where no memory is shared.
+        room: Gives memory for the message if there are arrays or large bytes in it; None: it is bytes.
 
     Raises:
         SerializationError: A value cannot travel; the error names its place.
@@ -100,7 +106,7 @@ def encode_call(
         raise SerializationError("kwargs", f"a {type(kwargs).__name__} is no dict of names to values; send a dict")
     more = number(PRIORITY, priority) + number(TIMED, timed) if priority or timed else b""
     body, segments = pack(kwargs, "kwargs")
-    return join(version, body, _lent(segments, lend), more)
+    return join(version, body, _lent(segments, lend), more, room)
 
 
 def read_call(message: bytes | memoryview, limits: Limits = _DEFAULT, borrow: Borrow | None = None) -> Message:
@@ -117,23 +123,26 @@ def read_call(message: bytes | memoryview, limits: Limits = _DEFAULT, borrow: Bo
     return _read(message, limits, "kwargs", borrow)
 
 
-def encode_reply(value: object, limits: Limits | None = None, lend: Lend | None = None) -> bytes:
+def encode_reply(
+    value: object, limits: Limits | None = None, lend: Lend | None = None, room: Room | None = None
+) -> bytes | memoryview:
     """Write a reply; see :func:`encode_call`.
 
     Args:
         value: What the model returned.
         limits: What the reader is going to hold it against: an answer that is too large fails where it was made.
         lend: See :func:`encode_call`.
+        room: See :func:`encode_call`.
     """
     body, segments = pack(value, "result")
     if limits is not None:
         _check_size(len(body), limits, "result")
-    return join("", body, _lent(segments, lend))
+    return join("", body, _lent(segments, lend), room=room)
 
 
-def with_timings(reply: bytes, timings: bytes) -> bytes:
+def with_timings(reply: bytes | memoryview, timings: bytes) -> bytes:
     """A reply with its ``Timings`` added, which :func:`encode_reply` could not know."""
-    return reply + text(TIMINGS, timings)
+    return b"".join((reply, text(TIMINGS, timings)))
 
 
 def read_reply(message: bytes | memoryview, limits: Limits = _DEFAULT, borrow: Borrow | None = None) -> Message:

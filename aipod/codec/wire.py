@@ -20,9 +20,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from aipod.errors import SerializationError
 
-__all__ = ["ALIGNMENT", "LENT", "PRIORITY", "TIMED", "TIMINGS", "Borrow", "Parts", "join", "number", "split", "text"]
+__all__ = [
+    "ALIGNMENT",
+    "LENT",
+    "PRIORITY",
+    "TIMED",
+    "TIMINGS",
+    "Borrow",
+    "Parts",
+    "Room",
+    "join",
+    "number",
+    "split",
+    "text",
+]
 
 ALIGNMENT = 64
 
@@ -43,7 +58,7 @@ _MORE = 0x80
 _MAX_VARINT_BYTES = 10
 
 # Padding that fills a gap of so many bytes; a gap of 1 is filled to the next boundary, since tag and length take two.
-_FILL = [
+_GAPS = [
     bytes((_PADDING, gap - 2)) + bytes(gap - 2) if gap else b"" for gap in (0, ALIGNMENT + 1, *range(2, ALIGNMENT))
 ]
 
@@ -56,6 +71,8 @@ _MAX_MESSAGE_BYTES = 2**31 - 1
 
 # From a Lent to the memory that it says.
 Borrow = Callable[[memoryview], memoryview]
+# Gives memory for a message of so many bytes; None: the message is bytes.
+Room = Callable[[int], "memoryview | None"]
 
 
 class Parts(NamedTuple):
@@ -84,7 +101,9 @@ def text(field: int, data: bytes) -> bytes:
     return bytes((field << 3 | _BYTES,)) + _varint(len(data)) + data
 
 
-def join(version: str, body: bytes, segments: Sequence[memoryview | bytes], more: bytes = b"") -> bytes:
+def join(
+    version: str, body: bytes, segments: Sequence[memoryview | bytes], more: bytes = b"", room: Room | None = None
+) -> bytes | memoryview:
     """Write a message; the segments are copied once, into it.
 
     Args:
@@ -92,6 +111,7 @@ def join(version: str, body: bytes, segments: Sequence[memoryview | bytes], more
         body: Field 2.
         segments: Field 3, one-dimensional views of bytes; or, where one was lent, its ``Lent`` as bytes.
         more: Other fields, written already.
+        room: Where a message with segments is to lie.
 
     Raises:
         SerializationError: The message would be larger than protobuf allows, or ``version`` is no Unicode.
@@ -112,12 +132,15 @@ def join(version: str, body: bytes, segments: Sequence[memoryview | bytes], more
                 at += len(parts[-1])
                 continue
             head = b"\x1a" + _varint(len(segment))
-            fill = _FILL[-(at + len(head)) % ALIGNMENT]
+            fill = _GAPS[-(at + len(head)) % ALIGNMENT]
             parts += (fill, head, segment)
             at += len(fill) + len(head) + len(segment)
         if at > _MAX_MESSAGE_BYTES:
             problem = f"{at} bytes are more than the {_MAX_MESSAGE_BYTES} that one message can hold; send it in parts"
             raise SerializationError("message", problem)
+        memory = room(at) if room is not None else None
+        if memory is not None:
+            return _fill(memory, parts)
     return b"".join(parts)
 
 
@@ -170,6 +193,16 @@ def split(message: bytes | memoryview, max_segments: int, borrow: Borrow | None 
     if at < end or len(segments) > max_segments:
         raise SerializationError("message", f"it has more than {max_segments} segments; stack arrays into fewer")
     return Parts(_text(name), body, segments, more)
+
+
+def _fill(memory: memoryview, parts: Sequence[bytes | memoryview]) -> memoryview:
+    whole, at = np.frombuffer(memory, np.uint8), 0
+    for part in filter(len, parts):
+        end = at + len(part)
+        # Unlike an assignment to the view, this lets other threads of Python's run.
+        np.copyto(whole[at:end], np.frombuffer(part, np.uint8))
+        at = end
+    return memory.toreadonly()
 
 
 def _with_number(more: More, tag: int, message: bytes | memoryview, at: int) -> More:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from aipod.codec import Lend, Limits, Message, encode_call, read_reply
+from aipod.codec import Lend, Limits, Message, Room, encode_call, read_reply
 from aipod.errors import AipodError, BadVersionName, InvalidArgument, SerializationError, Unavailable
 from aipod.rpc.keepalive import PING_SECONDS, client_options
 from aipod.rpc.v1 import model_pb2
@@ -168,27 +168,27 @@ class Content:
         self._version = version
         self._kwargs = kwargs
         self._options = (priority, timed)
-        self._plain: bytes | None = None
+        self._plain: bytes | memoryview | None = None
 
     @property
     def is_written(self) -> bool:
         """Whether the arguments are not needed any more: the plain request is there."""
         return self._plain is not None
 
-    def keep(self, message: bytes) -> None:
+    def keep(self, message: bytes | memoryview) -> None:
         """The request was written, and nothing was left out."""
         self._plain = message
 
-    def message(self, lend: Lend | None = None) -> bytes:
-        """The request, with what ``lend`` takes left out; the plain one is written once.
+    def message(self, lend: Lend | None = None, room: Room | None = None) -> bytes | memoryview:
+        """The request, with what ``lend`` takes left out; the plain one is written once, and where ``room`` says.
 
         Raises:
             SerializationError: An argument cannot travel.
         """
         if lend is not None and self._plain is None:
-            return encode_call(self._version, self._kwargs, *self._options, lend)
+            return encode_call(self._version, self._kwargs, *self._options, lend, room)
         if self._plain is None:
-            self._plain = encode_call(self._version, self._kwargs, *self._options)
+            self._plain = encode_call(self._version, self._kwargs, *self._options, room=room)
         return self._plain
 
 

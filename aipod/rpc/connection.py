@@ -68,7 +68,7 @@ class _Sending(NamedTuple):
     """A call, written for the trunk that it goes by."""
 
     trunk: Trunk
-    message: bytes
+    message: bytes | memoryview
     lender: Lender | None
 
 
@@ -153,15 +153,15 @@ class BaseConnection:
         if trunk is None:
             return None
         if not self._shares:
-            message = content.message()
+            message = content.message(room=trunk.room)
             return _Sending(trunk, message, None) if len(message) <= trunk.max_request_bytes else None
         lender = Lender(trunk.neighbour.link)
-        message = content.message(lender)
+        message = content.message(lender, trunk.room)
         lent = lender.lent_bytes
         if lent and (len(message) > LARGE_BYTES or len(message) + lent > trunk.max_request_bytes):
             # What goes in pieces may be given up on the way, and then nobody would say that the loans are over.
             lender.take_back()
-            message, lent = content.message(), 0
+            message, lent = content.message(room=trunk.room), 0
         if not lent:
             content.keep(message)
         if len(message) > trunk.max_request_bytes:
@@ -238,7 +238,7 @@ class Connection(BaseConnection):
                     raise _closed_under() from None
                 raise
         try:
-            reply: bytes = self.stub(MODEL_METHODS[method])(content.message(), timeout=timeout)
+            reply: bytes = self.stub(MODEL_METHODS[method])(bytes(content.message()), timeout=timeout)
         except FAILURES as failure:
             raise self.error_of(failure) from None
         return reply
@@ -293,7 +293,7 @@ class AsyncConnection(BaseConnection):
                     raise _closed_under() from None
                 raise
         try:
-            reply: bytes = await self.stub(MODEL_METHODS[method])(content.message(), timeout=timeout)
+            reply: bytes = await self.stub(MODEL_METHODS[method])(bytes(content.message()), timeout=timeout)
         except ASYNC_FAILURES as failure:
             raise self.error_of(failure) from None
         return reply

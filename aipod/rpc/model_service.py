@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from aipod.codec import Limits, Message, encode_reply, read_call, with_timings
+from aipod.codec import Limits, Message, Room, encode_reply, read_call, with_timings
 from aipod.config import Settings
 from aipod.engine import Call, Engine
 from aipod.engine.call import check_priority
@@ -64,7 +64,7 @@ class ModelService:
         """Encode what the model returned, on the thread that ran it; never raises."""
         lender = Lender(lambda: raw.link) if raw.link is not None else None
         try:
-            message = self._encode(value, lender)
+            message = self._encode(value, lender, raw.room)
         except SerializationError as error:
             self.refuse(call, raw, ModelError(f"{call.method}() returned what cannot travel: {error}"))
         except Exception as error:  # What a model returns can fail in any way while it is looked at.
@@ -81,12 +81,12 @@ class ModelService:
         if lender is not None:
             lender.take_back()
 
-    def _encode(self, value: object, lender: Lender | None) -> bytes:
-        message = encode_reply(value, self._reply_limits, lender)
+    def _encode(self, value: object, lender: Lender | None, room: Room | None) -> bytes | memoryview:
+        message = encode_reply(value, self._reply_limits, lender, room)
         if lender is not None and lender.lent_bytes and len(message) > LARGE_BYTES:
             # What goes in pieces may be given up on the way, and then nobody would say that the loans are over.
             lender.take_back()
-            return encode_reply(value, self._reply_limits)
+            return encode_reply(value, self._reply_limits, room=room)
         return message
 
     def refuse(self, call: _ModelCall, raw: RawCall, error: AipodError) -> None:
@@ -119,7 +119,7 @@ class _ModelCall(Call):
         self._decode = time.monotonic() - began
         return arguments
 
-    def with_timings(self, reply: bytes) -> bytes:
+    def with_timings(self, reply: bytes | memoryview) -> bytes | memoryview:
         """The reply, with where the time went if the caller wants to know."""
         if not self.timed:
             return reply

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 import grpc
 
+from aipod.codec import Room
 from aipod.rpc.front import Loans
 from aipod.rpc.front.end import OUT_OF_TIME, End
 from aipod.rpc.trunk import chunks
@@ -28,7 +29,7 @@ Trailing = Sequence[tuple[str, str | bytes]]
 class LentReply(NamedTuple):
     """A reply that refers to shared memory."""
 
-    message: bytes
+    message: bytes | memoryview
     loans: Loans
 
 
@@ -40,7 +41,7 @@ class Failed(NamedTuple):
     trailing: Trailing
 
 
-Answer = bytes | LentReply | Failed
+Answer = bytes | memoryview | LentReply | Failed
 
 
 class Carrier(Protocol):
@@ -57,6 +58,8 @@ class Carrier(Protocol):
 
     @property
     def link(self) -> Link | None: ...
+
+    def room(self, nbytes: int) -> memoryview | None: ...
 
     def answer(self, call: TrunkCall, answer: Answer) -> None: ...
 
@@ -119,7 +122,11 @@ class TrunkCall:
     def link(self) -> Link | None:
         return self._carrier.link
 
-    def reply(self, message: bytes, loans: Loans | None = None) -> None:
+    @property
+    def room(self) -> Room:
+        return self._carrier.room
+
+    def reply(self, message: bytes | memoryview, loans: Loans | None = None) -> None:
         if not self._answer(message if loans is None else LentReply(message, loans)) and loans is not None:
             loans.take_back()
 
@@ -155,7 +162,7 @@ class TrunkCall:
 
 def cost(answer: Answer) -> int:
     """What an answer takes in memory, and in a frame, about."""
-    if isinstance(answer, bytes):
+    if isinstance(answer, (bytes, memoryview)):
         return chunks.OVERHEAD_BYTES + len(answer)
     if isinstance(answer, LentReply):
         return chunks.OVERHEAD_BYTES + len(answer.message)

@@ -28,6 +28,7 @@ from aipod.rpc.front import Handler, RawStream
 from aipod.rpc.front.end import UNKNOWN_METHOD, End
 from aipod.rpc.methods import ABILITIES, MODEL_METHODS, TRUNK, WIRE_VERSION
 from aipod.rpc.trunk import chunks
+from aipod.rpc.trunk.buffers import Buffers
 from aipod.rpc.trunk_call import CANCELLED, Answer, Failed, LentReply, Trailing, TrunkCall, cost, write_failure
 from aipod.rpc.v1 import trunk_pb2 as pb
 from aipod.shm import Invitation, Link, Listener, Ticket, available
@@ -64,6 +65,7 @@ class TrunkService:
         self.handle = handle
         self.timeouts = timeouts
         self.clock = Clock()
+        self.buffers = Buffers()
         self.max_message_bytes = settings.max_message_bytes
         self.grant = pb.Grant(calls=_CALLS, bytes=max(settings.max_queue_bytes, settings.max_message_bytes))
         # What may wait for a client that does not read.
@@ -100,6 +102,7 @@ class TrunkService:
         for trunk in trunks:
             trunk.end("UNAVAILABLE", "the server was stopped")
         self.clock.close()
+        self.buffers.close()
         if self._listener is not None:
             self._listener.close()
 
@@ -168,6 +171,9 @@ class ServerTrunk:
         """Shared memory, once the client has come for it."""
         ticket = self._ticket
         return ticket.link if ticket is not None else None
+
+    def room(self, nbytes: int) -> memoryview | None:
+        return self._service.buffers.take(nbytes) if nbytes > chunks.LARGE_BYTES else None
 
     def tell(self, notice: pb.ServerFrame) -> None:
         """Have a frame sent that answers nothing."""
@@ -261,7 +267,11 @@ class ServerTrunk:
         elif size > limit:
             call.end(End("RESOURCE_EXHAUSTED", f"SERVER: Received message larger than max ({size} vs. {limit})"))
         elif size:
-            self._arriving[number] = chunks.Arriving(size)
+            memory = self._service.buffers.take(size)
+            if memory is None:
+                call.end(End("RESOURCE_EXHAUSTED", f"the server has no memory for a request of {size} bytes"))
+            else:
+                self._arriving[number] = chunks.Arriving(size, memory)
         else:
             self._run(call, request)
         return _NEVER if call.deadline is None else call.deadline

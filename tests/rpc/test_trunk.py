@@ -348,7 +348,7 @@ class TestLarge:
     @pytest.mark.parametrize("size", EDGES)
     def test_a_message_is_cut_and_put_together_to_the_byte(self, size):
         message = os.urandom(size)
-        leaving, arriving = chunks.Leaving(2**40, message), chunks.Arriving(size)
+        leaving, arriving = chunks.Leaving(2**40, message), chunks.Arriving(size, memoryview(bytearray(size)))
         complete = False
         while not complete:
             frame = leaving.frame()

@@ -62,6 +62,7 @@ class AioCall(_Rpc):
     __slots__ = ("_answer", "_gone", "_on_gone", "_timer", "message", "task")
 
     link = None
+    room = None
 
     def __init__(self, post: Post, method: str, context: grpc.aio.ServicerContext, default: float | None) -> None:
         super().__init__(post, method, context)
@@ -76,7 +77,7 @@ class AioCall(_Rpc):
             self.deadline = time.monotonic() + default
             self._timer = loop.call_later(default, self._expire)
 
-    def reply(self, message: bytes, loans: object = None) -> None:
+    def reply(self, message: bytes | memoryview, loans: object = None) -> None:
         self._post(self._settle, checked(message))
 
     def fail(self, status: str, details: str, trailing: Metadata) -> None:

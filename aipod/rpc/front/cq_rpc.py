@@ -146,6 +146,7 @@ class CqCall(CqRpc):
     __slots__ = ("_answered", "_gone", "_handler", "_on_gone", "message")
 
     link = None
+    room = None
 
     def __init__(self, owner: Owner, method: str, event: Any, handler: Handler) -> None:
         super().__init__(owner, method, event)
@@ -159,7 +160,7 @@ class CqCall(CqRpc):
         self._watch()
         self._start((cygrpc.ReceiveMessageOperation(0),), self._on_message)
 
-    def reply(self, message: bytes, loans: object = None) -> None:
+    def reply(self, message: bytes | memoryview, loans: object = None) -> None:
         self._answer((_headers(), cygrpc.SendMessageOperation(checked(message), 0), _ok()))
 
     def fail(self, status: str, details: str, trailing: Metadata) -> None:

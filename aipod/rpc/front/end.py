@@ -39,7 +39,7 @@ class End:
                 raise ValueError(f"metadata {key!r}: {value!r} cannot travel")
 
 
-def checked(message: bytes) -> bytes:
+def checked(message: object) -> bytes:
     """A message that can be sent; of a number, gRPC would make as many bytes.
 
     Raises:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from aipod.codec import Room
 from aipod.shm import Link
 
 __all__ = [
@@ -70,11 +71,15 @@ class RawCall(Rpc, Protocol):
     def link(self) -> Link | None:
         """The memory that is shared with the caller; None on a way that has none."""
 
-    def reply(self, message: bytes, loans: Loans | None = None) -> None:
+    @property
+    def room(self) -> Room | None:
+        """Memory for a reply; None on a way where replies are bytes."""
+
+    def reply(self, message: bytes | memoryview, loans: Loans | None = None) -> None:
         """Answer. The first answer counts; one to a call that is gone is dropped. Callable from any thread.
 
         Args:
-            message: The reply.
+            message: The reply; where there is :attr:`room`, it may lie there.
             loans: What it lends on the :attr:`link`.
         """
 

@@ -6,15 +6,14 @@ twice more. What other libraries write, in whatever order, :func:`read` leaves t
 
 from __future__ import annotations
 
-import numpy
-
 __all__ = ["CHUNK_BYTES", "LARGE_BYTES", "MAX_FRAME_BYTES", "OVERHEAD_BYTES", "Arriving", "Leaving", "read"]
 
 # Above this a message goes apart. Below, what it costs others to wait behind it is less than a chunk's.
 LARGE_BYTES = 64 * 1024
-CHUNK_BYTES = 256 * 1024
 # No frame is larger, whoever writes it.
 MAX_FRAME_BYTES = 1024 * 1024
+# With its head, a whole frame: each costs both sides a few wake-ups, and small ones wait for one at most.
+CHUNK_BYTES = MAX_FRAME_BYTES - 64
 # What a call or a reply takes in a frame besides its message, more or less; an empty one is not free.
 OVERHEAD_BYTES = 128
 
@@ -34,7 +33,7 @@ class Leaving:
 
     __slots__ = ("_at", "_message", "number")
 
-    def __init__(self, number: int, message: bytes) -> None:
+    def __init__(self, number: int, message: bytes | memoryview) -> None:
         self.number = number
         self._message = memoryview(message)
         self._at = 0
@@ -57,15 +56,14 @@ class Arriving:
 
     Args:
         size: Its bytes, as its sender announced them.
-        keep: Whether anybody wants it; else it is only counted.
+        memory: For so many bytes; None if nobody wants it, and it is only counted.
     """
 
     __slots__ = ("_at", "_message", "_size")
 
-    def __init__(self, size: int, keep: bool = True) -> None:
+    def __init__(self, size: int, memory: memoryview | None) -> None:
         self._size = size
-        # Memory that nobody has touched: a size that is announced and never sent costs none.
-        self._message = numpy.empty(size, numpy.uint8).data if keep else None
+        self._message = memory
         self._at = 0
 
     def add(self, data: memoryview) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from aipod.rpc.trunk import living
+from aipod.rpc.trunk.buffers import Buffers
 from aipod.rpc.trunk.chunks import MAX_FRAME_BYTES
 from aipod.rpc.trunk.stream import close_channel, missing, open_channel
 from aipod.rpc.trunk.trunk import Trunk
@@ -54,6 +55,7 @@ class Trunks:
         frame_limit = (_MESSAGE_LIMIT, max(max_message_bytes, MAX_FRAME_BYTES))
         self._options = [*(option for option in options if option[0] != _MESSAGE_LIMIT), frame_limit]
         self._max_message_bytes = max_message_bytes
+        self._buffers = Buffers()
         self._count = count
         self._pid = os.getpid()
         # The cycle collector may call close() on a thread that is in the middle of something here.
@@ -123,6 +125,7 @@ class Trunks:
             trunks = self._all()
         for trunk in trunks:
             trunk.cut()
+        self._buffers.close()
         self._leave()
 
     def halt(self) -> None:
@@ -167,6 +170,7 @@ class Trunks:
                 self._channel,
                 self._address,
                 self._max_message_bytes,
+                self._buffers,
                 on_up=self._on_up,
                 on_drain=self._on_drain,
                 on_end=self._on_end,

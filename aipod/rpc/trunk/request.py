@@ -41,7 +41,12 @@ class Request:
     __slots__ = ("_lender", "deadline", "message", "method", "number", "size_bytes", "waiter")
 
     def __init__(
-        self, method: str, message: bytes, deadline: float | None, waiter: Waiter, lender: Lender | None = None
+        self,
+        method: str,
+        message: bytes | memoryview,
+        deadline: float | None,
+        waiter: Waiter,
+        lender: Lender | None = None,
     ) -> None:
         self.method = _METHODS[method]
         self.message = message

@@ -29,11 +29,12 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from aipod.codec import read_reply
-from aipod.errors import AipodError, DeadlineExceeded
+from aipod.errors import AipodError, DeadlineExceeded, Overloaded
 from aipod.rpc.calls import REPLY_LIMITS
 from aipod.rpc.methods import ABILITIES, TRUNK, WIRE_VERSION
 from aipod.rpc.status import error_of_failure, error_of_rpc, lost
 from aipod.rpc.trunk import chunks
+from aipod.rpc.trunk.buffers import Buffers
 from aipod.rpc.trunk.neighbour import Neighbour
 from aipod.rpc.trunk.relay import Relay
 from aipod.rpc.trunk.request import NeverSent, Request
@@ -58,6 +59,7 @@ class Trunk:
         channel: To the server.
         address: For the sentences of errors.
         max_message_bytes: The largest reply.
+        buffers: For large messages.
         on_up: Called when the server has greeted us, on the trunk's thread.
         on_drain: Called when the server wants no more calls on it, perhaps instead of ``on_up``, on the trunk's thread.
         on_end: Called when the stream is over, with its status, on the trunk's thread.
@@ -68,6 +70,7 @@ class Trunk:
         channel: Any,
         address: str,
         max_message_bytes: int,
+        buffers: Buffers,
         on_up: Callable[[Trunk], None],
         on_drain: Callable[[Trunk], None],
         on_end: Callable[[Trunk, grpc.StatusCode], None],
@@ -77,6 +80,7 @@ class Trunk:
         self.has_answered = False
         self._address = address
         self._max_message_bytes = max_message_bytes
+        self._buffers = buffers
         self._on_up, self._on_drain, self._on_end = on_up, on_drain, on_end
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -106,6 +110,10 @@ class Trunk:
     def max_request_bytes(self) -> int:
         """What the server takes of one request at most."""
         return self._grant_bytes
+
+    def room(self, nbytes: int) -> memoryview | None:
+        """Memory for a message of so many bytes; None for one that is small."""
+        return self._buffers.take(nbytes) if nbytes > chunks.LARGE_BYTES else None
 
     def put(self, request: Request) -> None:
         """Let a call wait for the next frame; :meth:`wake` has to follow. It is settled in any case."""
@@ -320,10 +328,14 @@ class Trunk:
             request.settle(message, None)
 
     def _begin(self, number: int, size: int) -> None:
+        request = self._pending[number]
         if size > self._max_message_bytes:
-            self._pending[number].settle(None, self._too_large(size))
+            request.settle(None, self._too_large(size))
         # One that nobody waits for is only counted.
-        self._arriving[number] = chunks.Arriving(size, keep=self._pending[number].waiter is not None)
+        memory = self._buffers.take(size) if request.waiter is not None else None
+        if memory is None:
+            request.settle(None, Overloaded(f"there is no memory here for a result of {size} bytes; ask for less"))
+        self._arriving[number] = chunks.Arriving(size, memory)
 
     def _take_chunk(self, number: int, data: memoryview) -> None:
         arriving = self._arriving.get(number)

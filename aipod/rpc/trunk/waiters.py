@@ -38,7 +38,9 @@ class _Thread(Gate):
         self.open()
 
 
-def wait_for(trunk: Trunk, method: str, message: bytes, timeout: float | None, lender: Lender | None = None) -> Reply:
+def wait_for(
+    trunk: Trunk, method: str, message: bytes | memoryview, timeout: float | None, lender: Lender | None = None
+) -> Reply:
     """Send a call on a trunk and wait for its reply.
 
     Raises:
@@ -91,7 +93,9 @@ class LoopSide:
         self._put = 0
         self._deadlines = Deadlines(self._at, trunk.expire)
 
-    async def call(self, method: str, message: bytes, timeout: float | None, lender: Lender | None = None) -> Reply:
+    async def call(
+        self, method: str, message: bytes | memoryview, timeout: float | None, lender: Lender | None = None
+    ) -> Reply:
         """As :func:`wait_for`."""
         future: asyncio.Future[Reply] = self.loop.create_future()
         deadline = None if timeout is None else time.monotonic() + timeout
