@@ -52,13 +52,15 @@ from aipod.codec.message import (
     read_reply,
     with_timings,
 )
-from aipod.codec.wire import Room
+from aipod.codec.wire import MAX_WHOLE_BYTES, Room, check_whole
 
 __all__ = [
+    "MAX_WHOLE_BYTES",
     "Lend",
     "Limits",
     "Message",
     "Room",
+    "check_whole",
     "decode_reply",
     "encode_call",
     "encode_reply",

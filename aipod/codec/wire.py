@@ -27,12 +27,14 @@ from aipod.errors import SerializationError
 __all__ = [
     "ALIGNMENT",
     "LENT",
+    "MAX_WHOLE_BYTES",
     "PRIORITY",
     "TIMED",
     "TIMINGS",
     "Borrow",
     "Parts",
     "Room",
+    "check_whole",
     "join",
     "number",
     "split",
@@ -65,8 +67,8 @@ _GAPS = [
 _SIGN = 63
 _NOTHING: More = {}
 
-# The largest message that protobuf allows.
-_MAX_MESSAGE_BYTES = 2**31 - 1
+# What gRPC and protobuf carry of one message at most. What is larger goes in chunks, and only we can read it.
+MAX_WHOLE_BYTES = 2**31 - 1
 
 
 # From a Lent to the memory that it says.
@@ -111,10 +113,10 @@ def join(
         body: Field 2.
         segments: Field 3, one-dimensional views of bytes; or, where one was lent, its ``Lent`` as bytes.
         more: Other fields, written already.
-        room: Where a message with segments is to lie.
+        room: Where a message with segments is to lie, and may be larger than others.
 
     Raises:
-        SerializationError: The message would be larger than protobuf allows, or ``version`` is no Unicode.
+        SerializationError: The message would be too large, or ``version`` is no Unicode.
     """
     parts: list[bytes | memoryview] = []
     if version:
@@ -135,12 +137,10 @@ def join(
             fill = _GAPS[-(at + len(head)) % ALIGNMENT]
             parts += (fill, head, segment)
             at += len(fill) + len(head) + len(segment)
-        if at > _MAX_MESSAGE_BYTES:
-            problem = f"{at} bytes are more than the {_MAX_MESSAGE_BYTES} that one message can hold; send it in parts"
-            raise SerializationError("message", problem)
         memory = room(at) if room is not None else None
         if memory is not None:
             return _fill(memory, parts)
+        check_whole(at)
     return b"".join(parts)
 
 
@@ -193,6 +193,20 @@ def split(message: bytes | memoryview, max_segments: int, borrow: Borrow | None 
     if at < end or len(segments) > max_segments:
         raise SerializationError("message", f"it has more than {max_segments} segments; stack arrays into fewer")
     return Parts(_text(name), body, segments, more)
+
+
+def check_whole(size: int) -> None:
+    """See that a message of so many bytes can travel whole.
+
+    Raises:
+        SerializationError: It has to go in chunks, or not at all.
+    """
+    if size > MAX_WHOLE_BYTES:
+        raise SerializationError(
+            "message",
+            f"{size} bytes are more than the {MAX_WHOLE_BYTES} of a call that goes alone; send them in parts, or on a"
+            " trunk, which connect() opens, within the server's AIPOD_MAX_MESSAGE_BYTES",
+        )
 
 
 def _fill(memory: memoryview, parts: Sequence[bytes | memoryview]) -> memoryview:

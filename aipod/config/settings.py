@@ -98,7 +98,7 @@ class Settings:
     max_queue_bytes: int = setting(
         512 * MIB, size(MIB), "how many bytes of requests one version may hold; more are refused at once"
     )
-    max_message_bytes: int = setting(100 * MIB, size(KIB, 2 * GIB - 1), "the largest request or reply")
+    max_message_bytes: int = setting(100 * MIB, size(KIB, 1024 * GIB), "the largest request or reply")
     max_kwargs_bytes: int = setting(MIB, size(1, 2 * GIB - 1), "the largest request, arrays and large bytes left out")
     max_result_bytes: int = setting(
         16 * MIB, size(1, 2 * GIB - 1), "the largest reply, arrays and large bytes left out"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from aipod.codec import Lend, Limits, Message, Room, encode_call, read_reply
+from aipod.codec import MAX_WHOLE_BYTES, Lend, Limits, Message, Room, check_whole, encode_call, read_reply
 from aipod.errors import AipodError, BadVersionName, InvalidArgument, SerializationError, Unavailable
 from aipod.rpc.keepalive import PING_SECONDS, client_options
 from aipod.rpc.v1 import model_pb2
@@ -44,9 +44,10 @@ MAX_MESSAGE_BYTES = 100 * 1024 * 1024
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 0.5
 _LONGEST_TIMEOUT = 365 * 86_400.0
-# A server allows no more pings, and gRPC counts their milliseconds and all bytes in 31 bits.
+# A server allows no more pings, and gRPC counts their milliseconds in 31 bits.
 _LEAST_PING, _LONGEST_PING = 0.2, 86_400.0
-_LEAST_BYTES, _MOST_BYTES = 1024, 2**31 - 1
+# As for a server.
+_LEAST_BYTES, _MOST_BYTES = 1024, 2**40
 _SHOWN = 64
 MAX_PRIORITY = 60
 _REPEATABLE = frozenset({"predict", "log"})
@@ -116,7 +117,7 @@ def channel_options(
 ) -> list[tuple[str, Any]]:
     return [
         *client_options(ping_seconds),
-        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_receive_message_length", min(max_message_bytes, MAX_WHOLE_BYTES)),
         ("grpc.max_send_message_length", -1),
         # A server that comes back is found again within half a second, not within two minutes.
         ("grpc.initial_reconnect_backoff_ms", 100),
@@ -190,6 +191,16 @@ class Content:
         if self._plain is None:
             self._plain = encode_call(self._version, self._kwargs, *self._options, room=room)
         return self._plain
+
+    def whole(self) -> bytes:
+        """The plain request, for a call that goes alone.
+
+        Raises:
+            SerializationError: An argument cannot travel, or not all of them in one piece.
+        """
+        message = self.message()
+        check_whole(len(message))
+        return bytes(message)
 
 
 def decode(reply: bytes | memoryview | Message, timed: bool = False) -> Any:

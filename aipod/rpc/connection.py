@@ -20,6 +20,7 @@ import grpc.aio
 import numpy as np
 from numpy.typing import NDArray
 
+from aipod.codec import MAX_WHOLE_BYTES
 from aipod.errors import AipodError, InvalidArgument, Unavailable
 from aipod.rpc.calls import ClientClosed, Content
 from aipod.rpc.methods import MODEL_METHODS
@@ -42,6 +43,8 @@ _abandoned: list[Any] = []
 
 # The others run once and for long, and keep to calls of their own, which no trunk's renewal has to wait for.
 _BY_TRUNK = frozenset({"predict", "log"})
+# How long a call waits for the trunk that it needs.
+_TRUNK_SECONDS = 1.0
 # Streams to a name that may stand for several servers.
 _SPREAD = 4
 # Calls, and streams, go to all the servers of a name in turn.
@@ -153,20 +156,34 @@ class BaseConnection:
         if trunk is None:
             return None
         if not self._shares:
-            message = content.message(room=trunk.room)
+            message = content.message(room=trunk.buffers.room)
             return _Sending(trunk, message, None) if len(message) <= trunk.max_request_bytes else None
         lender = Lender(trunk.neighbour.link)
-        message = content.message(lender, trunk.room)
+        message = content.message(lender, trunk.buffers.room)
         lent = lender.lent_bytes
         if lent and (len(message) > LARGE_BYTES or len(message) + lent > trunk.max_request_bytes):
             # What goes in pieces may be given up on the way, and then nobody would say that the loans are over.
             lender.take_back()
-            message, lent = content.message(room=trunk.room), 0
+            message, lent = content.message(room=trunk.buffers.room), 0
         if not lent:
             content.keep(message)
         if len(message) > trunk.max_request_bytes:
             return None
         return _Sending(trunk, message, lender if lent else None)
+
+    def _needs_trunk(self, method: str, content: Content) -> bool:
+        """Whether a call that could go alone has to wait for a trunk, which carries what nothing else does."""
+        if not self._has_trunks or method not in _BY_TRUNK:
+            return False
+        # It has those made that it is asked about.
+        self.stub(MODEL_METHODS[method])
+        trunks = self._trunks
+        takes_more = self._max_message_bytes > MAX_WHOLE_BYTES and trunks is not None and trunks.may_come
+        return takes_more or self._is_too_large_alone(content)
+
+    def _is_too_large_alone(self, content: Content) -> bool:
+        trunks = self._trunks
+        return trunks is not None and len(content.message(room=trunks.buffers.room)) > MAX_WHOLE_BYTES
 
     def _shut(self) -> Any:
         """Take no more calls; gives the channel, if there is one that can be closed from here."""
@@ -228,17 +245,22 @@ class Connection(BaseConnection):
             AipodError: Its failure.
         """
         sending = self._by_trunk(method, content)
+        if sending is None and self._needs_trunk(method, content):
+            began = time.monotonic()
+            self.connect(_patience(timeout))
+            sending, timeout = self._by_trunk(method, content), _left(timeout, began)
         if sending is not None:
             try:
                 return wait_for(sending.trunk, method, sending.message, timeout, sending.lender)
-            except NeverSent:
-                pass
+            except NeverSent as error:
+                if self._is_too_large_alone(content):
+                    raise Unavailable(str(error)) from None
             except Unavailable:
                 if self._closed:
                     raise _closed_under() from None
                 raise
         try:
-            reply: bytes = self.stub(MODEL_METHODS[method])(bytes(content.message()), timeout=timeout)
+            reply: bytes = self.stub(MODEL_METHODS[method])(content.whole(), timeout=timeout)
         except FAILURES as failure:
             raise self.error_of(failure) from None
         return reply
@@ -280,20 +302,25 @@ class AsyncConnection(BaseConnection):
     async def call(self, method: str, content: Content, timeout: float | None) -> Reply:
         """As :meth:`Connection.call`."""
         sending = self._by_trunk(method, content)
+        if sending is None and self._needs_trunk(method, content):
+            began = time.monotonic()
+            await self.connect(_patience(timeout))
+            sending, timeout = self._by_trunk(method, content), _left(timeout, began)
         if sending is not None:
             side = self._side
             if side is None or side.trunk is not sending.trunk:
                 side = self._side = LoopSide(sending.trunk, asyncio.get_running_loop())
             try:
                 return await side.call(method, sending.message, timeout, sending.lender)
-            except NeverSent:
-                pass
+            except NeverSent as error:
+                if self._is_too_large_alone(content):
+                    raise Unavailable(str(error)) from None
             except Unavailable:
                 if self._closed:
                     raise _closed_under() from None
                 raise
         try:
-            reply: bytes = await self.stub(MODEL_METHODS[method])(bytes(content.message()), timeout=timeout)
+            reply: bytes = await self.stub(MODEL_METHODS[method])(content.whole(), timeout=timeout)
         except ASYNC_FAILURES as failure:
             raise self.error_of(failure) from None
         return reply
@@ -327,6 +354,14 @@ class AsyncConnection(BaseConnection):
         process, loop = home if isinstance(home, tuple) else (None, None)
         if process is _Process.this and loop is not None and not loop.is_closed():
             raise InvalidArgument("this client belongs to an event loop that still runs; make one for each loop")
+
+
+def _patience(timeout: float | None) -> float:
+    return _TRUNK_SECONDS if timeout is None else min(timeout, _TRUNK_SECONDS)
+
+
+def _left(timeout: float | None, began: float) -> float | None:
+    return None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
 
 
 def _closed_under() -> ClientClosed:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy
 from google.protobuf.message import DecodeError
 
+from aipod.codec import MAX_WHOLE_BYTES
 from aipod.engine import Call, Engine
 from aipod.errors import AipodError, InvalidArgument, ModelError, Overloaded, SerializationError
 from aipod.rpc.ai_pb2 import Input, Output
@@ -51,7 +52,7 @@ class LegacyService:
         except DecodeError:
             self._refusals.send(raw, InvalidArgument("the request is no ai.Input message"))
             return
-        limit = self._engine.settings.max_message_bytes
+        limit = min(self._engine.settings.max_message_bytes, MAX_WHOLE_BYTES)
         call = _LegacyCall(self._names[raw.method], request, raw, self._refusals, limit)
         raw.on_gone(call.cancel)
         self._engine.submit(call)
@@ -87,7 +88,9 @@ class _LegacyCall(Call):
                 ModelError(f"{self.method}() returned what JSON cannot hold: {error}; use AIClient for more")
             )
             return
-        reply, limit = Output(data_json=data).SerializeToString(), self._max_reply_bytes
+        limit = self._max_reply_bytes
+        # Protobuf would fail on what it cannot hold.
+        reply = Output(data_json=data).SerializeToString() if len(data) <= limit else data
         if len(reply) > limit:
             self.deliver_error(Overloaded(f"the result takes {len(reply)} bytes, and {limit} are allowed; return less"))
         else:

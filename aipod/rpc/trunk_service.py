@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 
 from aipod.burst import Burst
 from aipod.clock import Clock
+from aipod.codec import Room
 from aipod.config import Settings
 from aipod.engine.lane import ANSWERING
 from aipod.engine.workers import ARRIVING
@@ -172,8 +173,9 @@ class ServerTrunk:
         ticket = self._ticket
         return ticket.link if ticket is not None else None
 
-    def room(self, nbytes: int) -> memoryview | None:
-        return self._service.buffers.take(nbytes) if nbytes > chunks.LARGE_BYTES else None
+    @property
+    def room(self) -> Room:
+        return self._service.buffers.room
 
     def tell(self, notice: pb.ServerFrame) -> None:
         """Have a frame sent that answers nothing."""

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from codec_samples import round_trip, same
 
-from aipod.codec import Limits, decode_reply, encode_call, encode_reply, read_call, read_reply, with_timings
+from aipod.codec import Limits, decode_reply, encode_call, encode_reply, read_call, read_reply, wire, with_timings
+from aipod.codec.encoder import pack
+from aipod.codec.wire import join
 from aipod.errors import SerializationError
 from aipod.rpc.v1 import model_pb2
 
@@ -211,6 +213,50 @@ def test_more_plain_values_than_the_limit_are_refused_with_both_numbers_before_t
 def test_arrays_and_large_bytes_do_not_count_as_plain_values():
     message = encode_reply([np.zeros(100_000), bytes(100_000)])
     assert len(decode_reply(message, Limits(max_value_bytes=100))) == len(["array", "bytes"])
+
+
+def test_a_message_above_two_gigabytes_is_read_like_any_other():
+    # Zeros that nobody has looked at take no memory.
+    array = np.zeros(2**31 + 5, np.uint8)
+    body, _ = pack({"x": array}, "kwargs")
+    head = join("v", body, []) + b"\x1a\x85\x80\x80\x80\x08"
+    message = np.zeros(len(head) + array.nbytes, np.uint8)
+    message[: len(head)] = np.frombuffer(head, np.uint8)
+    message[-1] = 7
+    call = read_call(message.data)
+    assert (call.version, call.size_bytes) == ("v", message.nbytes)
+    arrived = call.kwargs()["x"]
+    assert arrived.shape == array.shape
+    assert arrived[-1] == 7
+
+
+def test_what_is_too_large_to_travel_whole_is_written_only_where_there_is_room(monkeypatch):
+    with pytest.raises(
+        SerializationError, match=r"^message: 21474\d+ bytes are more than the 2147483647 of a call that"
+    ):
+        encode_call("v", {"x": np.zeros(2**31, np.uint8)})
+    monkeypatch.setattr(wire, "MAX_WHOLE_BYTES", 10_000)
+    values = {"x": np.arange(20_000, dtype=np.uint8), "y": np.zeros(0), "z": bytes(5000)}
+    message = encode_call("v", values, room=lambda nbytes: memoryview(bytearray(nbytes)))
+    assert isinstance(message, memoryview) and message.readonly
+    assert same(read_call(message).kwargs(), values)
+    with pytest.raises(SerializationError):
+        encode_call("v", values, room=lambda nbytes: None)
+
+
+@pytest.mark.parametrize("values", [VALUES, {}, {"x": b"y" * 5000}, [np.arange(5), None]])
+def test_a_message_is_the_same_wherever_it_is_written(values):
+    asked = []
+
+    def room(nbytes):
+        asked.append(nbytes)
+        return memoryview(bytearray(b"\xff" * nbytes))
+
+    message = encode_reply(values, room=room)
+    assert bytes(message) == encode_reply(values)
+    assert asked in ([], [len(message)])
+    timed = with_timings(message, model_pb2.Timings(queue=0.5).SerializeToString())
+    assert same(decode_reply(timed), values)
 
 
 BROKEN = {

@@ -21,9 +21,9 @@ from aipod.rpc.calls import take_bytes, take_ping
         ),
         (
             take_bytes,
-            [1024, 2**31 - 1],
-            ["x", "1024", None, False, 0, -1, 1023, 2**31, 2048.0, "x" * 1000],
-            r"^max_message_bytes is .*; give a whole number of bytes from 1024 to 2147483647$",
+            [1024, 2**31, 2**40],
+            ["x", "1024", None, False, 0, -1, 1023, 2**40 + 1, 2048.0, "x" * 1000],
+            r"^max_message_bytes is .*; give a whole number of bytes from 1024 to 1099511627776$",
         ),
     ],
 )

@@ -360,6 +360,17 @@ class TestLarge:
         assert leaving.left == 0
         assert bytes(arriving.message()) == message
 
+    def test_a_message_above_two_gigabytes_is_cut_and_counted(self):
+        # Zeros that nobody has written to take no memory.
+        size = 2**31 + 5
+        leaving, arriving = chunks.Leaving(1, numpy.zeros(size, numpy.uint8).data), chunks.Arriving(size, None)
+        complete = False
+        while not complete:
+            assert leaving.left
+            complete = arriving.add(chunks.read(leaving.frame())[1])
+        assert leaving.left == 0
+        assert bytes(arriving.message()) == b""
+
     def test_calls_of_every_size_come_back_to_the_byte(self, server_of, connected, model):
         client = connected(server_of(model))
         for edge in EDGES:

@@ -248,7 +248,7 @@ class TestCalls:
 
     def test_an_answer_for_which_the_client_has_no_memory_is_an_error_of_that_call(self, client, monkeypatch):
         array = np.ones(MIB, np.uint8)
-        monkeypatch.setattr(client._connections[0]._trunks._buffers, "take", lambda nbytes: None)
+        monkeypatch.setattr(client._connections[0]._trunks.buffers, "take", lambda nbytes: None)
         with pytest.raises(Overloaded, match=r"no memory here for a result of \d+ bytes; ask for less"):
             client.predict(x=array)
         monkeypatch.undo()

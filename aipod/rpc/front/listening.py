@@ -9,6 +9,7 @@ from contextlib import closing
 
 import grpc
 
+from aipod.codec import MAX_WHOLE_BYTES
 from aipod.errors import Unavailable
 from aipod.rpc.front.interface import FrontOptions, ServerCredentialsSpec
 from aipod.rpc.keepalive import SERVER_OPTIONS
@@ -22,7 +23,7 @@ _COMPRESSION = {None: grpc.Compression.NoCompression, "gzip": grpc.Compression.G
 def server_arguments(options: FrontOptions) -> list[tuple[str, int]]:
     """gRPC's channel arguments for a server that keeps to these options."""
     return [
-        ("grpc.max_receive_message_length", options.max_message_bytes),
+        ("grpc.max_receive_message_length", min(options.max_message_bytes, MAX_WHOLE_BYTES)),
         ("grpc.max_send_message_length", options.max_sent_bytes),
         # Without it a second server on the same port starts, and each gets some of the calls.
         ("grpc.so_reuseport", 0),

@@ -26,6 +26,8 @@ from collections import deque
 
 import numpy as np
 
+from aipod.rpc.trunk.chunks import LARGE_BYTES
+
 __all__ = ["Buffers"]
 
 _MOST_BYTES = 1 << 30
@@ -83,6 +85,10 @@ class Buffers:
         # Not at the end of the program, when somebody may still look at them.
         weakref.finalize(memory, self._come_back, block).atexit = False
         return memory.data
+
+    def room(self, nbytes: int) -> memoryview | None:
+        """As :meth:`take`, for a message that is going to leave; None also for one that is small."""
+        return self.take(nbytes) if nbytes > LARGE_BYTES else None
 
     def close(self) -> None:
         """Keep nothing any more; what is lent stays as it is. Waits for nobody: the cycle collector may call it."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from aipod.codec import MAX_WHOLE_BYTES
 from aipod.rpc.trunk import living
 from aipod.rpc.trunk.buffers import Buffers
 from aipod.rpc.trunk.chunks import MAX_FRAME_BYTES
@@ -52,10 +53,10 @@ class Trunks:
     def __init__(self, address: str, options: list[tuple[str, Any]], max_message_bytes: int, count: int = 1) -> None:
         self._address = address
         # Of replies we see to their size ourselves; many small ones share a frame.
-        frame_limit = (_MESSAGE_LIMIT, max(max_message_bytes, MAX_FRAME_BYTES))
+        frame_limit = (_MESSAGE_LIMIT, min(max(max_message_bytes, MAX_FRAME_BYTES), MAX_WHOLE_BYTES))
         self._options = [*(option for option in options if option[0] != _MESSAGE_LIMIT), frame_limit]
         self._max_message_bytes = max_message_bytes
-        self._buffers = Buffers()
+        self.buffers = Buffers()
         self._count = count
         self._pid = os.getpid()
         # The cycle collector may call close() on a thread that is in the middle of something here.
@@ -81,6 +82,11 @@ class Trunks:
     def load(self) -> int:
         """Calls that wait or are on their way."""
         return sum(trunk.load for trunk in self._up)
+
+    @property
+    def may_come(self) -> bool:
+        """Whether the server is not known to have none."""
+        return self._is_known and not self._closed
 
     def take(self, now: float) -> Trunk | None:
         """The trunk for a call; None: send it unary."""
@@ -125,7 +131,7 @@ class Trunks:
             trunks = self._all()
         for trunk in trunks:
             trunk.cut()
-        self._buffers.close()
+        self.buffers.close()
         self._leave()
 
     def halt(self) -> None:
@@ -170,7 +176,7 @@ class Trunks:
                 self._channel,
                 self._address,
                 self._max_message_bytes,
-                self._buffers,
+                self.buffers,
                 on_up=self._on_up,
                 on_drain=self._on_drain,
                 on_end=self._on_end,

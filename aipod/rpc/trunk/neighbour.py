@@ -14,7 +14,7 @@ __all__ = ["Neighbour"]
 
 _log = logging.getLogger("aipod.trunk")
 
-# What one client lends at most, and takes.
+# What one client lends at most, and takes, unless it takes larger messages anyway.
 _MOST_BYTES = 1 << 30
 _PATIENCE = 1.0
 # Memory that no call has used for so long goes back to the system.
@@ -29,10 +29,12 @@ class Neighbour:
 
     Args:
         invited: What the server said of shared memory; None if it has none.
+        max_message_bytes: The largest reply.
     """
 
-    def __init__(self, invited: pb.SharedMemory | None) -> None:
+    def __init__(self, invited: pb.SharedMemory | None, max_message_bytes: int) -> None:
         self._invited = invited if invited is not None and not available() else None
+        self._max_bytes = max(_MOST_BYTES, max_message_bytes)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._link: Link | None = None
@@ -74,7 +76,7 @@ class Neighbour:
         invited = self._invited
         assert invited is not None
         try:
-            link = connect(Invitation(invited.name, invited.token, invited.bytes), _MOST_BYTES, _PATIENCE)
+            link = connect(Invitation(invited.name, invited.token, invited.bytes), self._max_bytes, _PATIENCE)
         except Unavailable as error:
             _log.debug("%s", str(error))
             return

@@ -76,11 +76,11 @@ class Trunk:
         on_end: Callable[[Trunk, grpc.StatusCode], None],
     ) -> None:
         self.opened = time.monotonic()
-        self.neighbour = Neighbour(None)
+        self.neighbour = Neighbour(None, max_message_bytes)
         self.has_answered = False
         self._address = address
         self._max_message_bytes = max_message_bytes
-        self._buffers = buffers
+        self.buffers = buffers
         self._on_up, self._on_drain, self._on_end = on_up, on_drain, on_end
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -110,10 +110,6 @@ class Trunk:
     def max_request_bytes(self) -> int:
         """What the server takes of one request at most."""
         return self._grant_bytes
-
-    def room(self, nbytes: int) -> memoryview | None:
-        """Memory for a message of so many bytes; None for one that is small."""
-        return self._buffers.take(nbytes) if nbytes > chunks.LARGE_BYTES else None
 
     def put(self, request: Request) -> None:
         """Let a call wait for the next frame; :meth:`wake` has to follow. It is settled in any case."""
@@ -305,7 +301,8 @@ class Trunk:
             self._grant_calls, self._grant_bytes = frame.grant.calls, frame.grant.bytes
         if frame.HasField("greeting"):
             greeting = frame.greeting
-            self.neighbour = Neighbour(greeting.shared_memory if greeting.HasField("shared_memory") else None)
+            invited = greeting.shared_memory if greeting.HasField("shared_memory") else None
+            self.neighbour = Neighbour(invited, self._max_message_bytes)
         if frame.draining:
             self._on_drain(self)
         elif frame.HasField("greeting"):
@@ -332,7 +329,7 @@ class Trunk:
         if size > self._max_message_bytes:
             request.settle(None, self._too_large(size))
         # One that nobody waits for is only counted.
-        memory = self._buffers.take(size) if request.waiter is not None else None
+        memory = self.buffers.take(size) if request.waiter is not None else None
         if memory is None:
             request.settle(None, Overloaded(f"there is no memory here for a result of {size} bytes; ask for less"))
         self._arriving[number] = chunks.Arriving(size, memory)
