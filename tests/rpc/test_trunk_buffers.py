@@ -76,7 +76,15 @@ class TestLending:
         assert address(take(buffers, 4 * MIB)) != place
 
     def test_it_begins_at_a_page(self, buffers):
-        assert address(take(buffers, 70_001)) % mmap.PAGESIZE == 0
+        assert address(take(buffers, 300_001)) % mmap.PAGESIZE == 0
+
+    def test_small_ones_are_left_to_malloc(self, buffers):
+        held = take(buffers, 100_000)
+        held[:] = bytes(100_000)
+        del held
+        take(buffers, MIB)
+        assert buffers.kept_bytes == MIB
+        assert buffers.room(100_000) is None and len(buffers.room(300_000)) == 300_000
 
     def test_what_no_system_has_is_none(self, buffers):
         assert buffers.take(1 << 62) is None
@@ -92,7 +100,7 @@ class TestLending:
         def work(number: int) -> None:
             dice = np.random.default_rng(number)
             for _ in range(300):
-                view = np.frombuffer(take(buffers, int(dice.integers(1, 3)) * 100_000), np.uint8)
+                view = np.frombuffer(take(buffers, int(dice.integers(1, 3)) * 300_000), np.uint8)
                 view[::999] = number
                 held = view[::999]
                 del view
@@ -168,7 +176,7 @@ import os
 from aipod.rpc.trunk.buffers import Buffers
 
 buffers = Buffers()
-kept, dropped = buffers.take(100_000), buffers.take(100_000)
+kept, dropped = buffers.take(300_000), buffers.take(300_000)
 kept[:3] = dropped[:3] = b"old"
 child = os.fork()
 if not child:

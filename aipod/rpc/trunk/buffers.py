@@ -26,10 +26,10 @@ from collections import deque
 
 import numpy as np
 
-from aipod.rpc.trunk.chunks import LARGE_BYTES
-
 __all__ = ["Buffers"]
 
+# Smaller ones are malloc's, which uses them again as well, and in less time.
+_LEAST_BYTES = 256 * 1024
 _MOST_BYTES = 1 << 30
 _IDLE_SECONDS = 10.0
 # Behind the first of them pages of two megabytes are asked for, which make new memory cheaper; not before, so that a
@@ -72,11 +72,13 @@ class Buffers:
         return self._kept_bytes
 
     def take(self, nbytes: int) -> memoryview | None:
-        """Lend so many bytes, at least one, that hold anything; None if the system has not so many.
+        """Lend so many bytes, which hold anything; None if the system has not so many.
 
         They can be written to, and are free again once nothing refers to them. New ones take memory only as far as they
         are written to.
         """
+        if nbytes < _LEAST_BYTES:
+            return np.empty(nbytes, np.uint8).data
         size = _rounded(nbytes)
         block = self._find(size) or _map(size)
         if block is None:
@@ -88,7 +90,7 @@ class Buffers:
 
     def room(self, nbytes: int) -> memoryview | None:
         """As :meth:`take`, for a message that is going to leave; None also for one that is small."""
-        return self.take(nbytes) if nbytes > LARGE_BYTES else None
+        return self.take(nbytes) if nbytes >= _LEAST_BYTES else None
 
     def close(self) -> None:
         """Keep nothing any more; what is lent stays as it is. Waits for nobody: the cycle collector may call it."""
