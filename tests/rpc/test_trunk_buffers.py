@@ -66,7 +66,6 @@ class TestLending:
         other = take(buffers, MIB)
         assert address(other) != place and buffers.kept_bytes == 0
         del held
-        assert buffers.kept_bytes >= MIB
         assert address(take(buffers, MIB)) == place
 
     def test_messages_that_are_nearly_alike_use_the_same_memory(self, buffers):
@@ -83,7 +82,7 @@ class TestLending:
         held[:] = bytes(100_000)
         del held
         take(buffers, MIB)
-        assert buffers.kept_bytes == MIB
+        eventually(lambda: buffers.kept_bytes == MIB)
         assert buffers.room(100_000) is None and len(buffers.room(300_000)) == 300_000
 
     def test_what_no_system_has_is_none(self, buffers):
@@ -115,7 +114,8 @@ class TestKeeping:
         memory = [take(buffers, MIB) for _ in range(20)]
         assert buffers.kept_bytes == 0
         del memory
-        assert 7 * MIB <= buffers.kept_bytes <= 8 * MIB
+        eventually(lambda: buffers.kept_bytes >= 7 * MIB)
+        assert buffers.kept_bytes <= 8 * MIB
         take(buffers, 9 * MIB)
         assert buffers.kept_bytes <= 8 * MIB
 
@@ -168,7 +168,7 @@ class TestKeeping:
             # As when the cycle collector runs in the middle of take().
             del memory
         take(buffers, 2 * MIB)
-        assert buffers.kept_bytes >= 3 * MIB
+        eventually(lambda: buffers.kept_bytes >= 3 * MIB)
 
 
 FORKS = """
@@ -182,7 +182,7 @@ child = os.fork()
 if not child:
     kept[:3] = b"new"
     del dropped
-    os._exit(buffers.kept_bytes)
+    os._exit(buffers.kept_bytes + len(buffers._returned) > 0)
 assert os.waitpid(child, 0)[1] == 0
 assert bytes(kept[:3]) == bytes(dropped[:3]) == b"old"
 """

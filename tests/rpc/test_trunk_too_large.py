@@ -111,6 +111,16 @@ def test_where_there_is_no_trunk_it_is_an_error_that_says_what_to_do(
     asyncio.run(main())
 
 
+def test_what_the_server_takes_on_no_trunk_is_an_error_too(
+    server_of: Callable[..., Server], client_of: Callable[..., AIClient], lower: None
+) -> None:
+    client = client_of(server_of(Model, max_message_bytes=MIB, max_queue_bytes=MIB), shared_memory=False)
+    assert client.connect(BOUND)
+    with pytest.raises(SerializationError, match=TOO_LARGE):
+        client.predict(x=np.zeros(2 * MIB, np.uint8))
+    assert client.predict(x=1) == 1
+
+
 def test_a_server_that_has_no_trunks_is_not_waited_for_over_and_over(
     server_of: Callable[..., Server], client_of: Callable[..., AIClient], lower: None
 ) -> None:
