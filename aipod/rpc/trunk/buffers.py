@@ -35,7 +35,8 @@ _IDLE_SECONDS = 10.0
 # Behind the first of them pages of two megabytes are asked for, which make new memory cheaper; not before, so that a
 # peer that announces much and sends little costs little.
 _HUGE_PAGE = 2 << 20
-# The largest that glibc learns from: who has freed one of that size has it keep what smaller ones free.
+# The largest block that glibc learns from: once one of that size was freed, be it the program's or ours, it keeps what
+# smaller ones free, up to twice as much.
 _LESSON_BYTES = (32 << 20) - 4 * mmap.PAGESIZE
 # How many sizes of blocks there are between a power of two and the next, as a power of two itself.
 _STEPS = 3
@@ -159,10 +160,11 @@ class Buffers:
                 is_over = pause <= 0 or self._closed
                 if is_over:
                     self._watched = False
-                    self._kept.clear()
-                    self._kept_bytes = 0
+                    gone, self._kept, self._kept_bytes = self._kept, {}, 0
             self._settle()
             if is_over:
+                # Without the lock, since it takes the system a while.
+                gone.clear()
                 return
             self._gate.acquire(timeout=pause)
 
