@@ -331,10 +331,14 @@ class BatchLane(Lane):
         if self._slots >= self._limit:
             if self._undecoded() >= self._size.limit:
                 self._announce_to_idle()
-        elif not self._policy.timeout or self._closed or len(self._queue) >= self._size.limit:
+        elif not self._policy.timeout or self._closed or len(self._queue) >= self._size.limit or self._has_loner():
             self._announce()
         else:
             self._set_alarm(self._queue[0].arrived + self._policy.timeout)
+
+    def _has_loner(self) -> bool:
+        # What is no prediction shares nothing, and so waits for nobody.
+        return any(call.method != "predict" for call in self._queue)
 
     def _announce_to_idle(self) -> bool:
         self._announced = self._runner.wake_idle(self)
