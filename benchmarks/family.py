@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["VARIABLE", "cpu_seconds", "end", "members", "pss_bytes"]
+__all__ = ["VARIABLE", "born", "cpu_seconds", "end", "members", "pss_bytes"]
 
 # A process and whatever it starts have this variable with the same value. Some processes write over what they had in
 # their environment; those are found by their parents.
 VARIABLE = "BENCHMARK_FAMILY"
 _TICKS = os.sysconf("SC_CLK_TCK")
-_PARENT, _CPU = 1, slice(11, 15)
+_STATE, _PARENT, _CPU, _BORN = 0, 1, slice(11, 15), 19
 _LOOK = 0.02
 
 
@@ -40,10 +40,20 @@ def pss_bytes(pids: list[int]) -> int:
     return sum(int(line[1]) * 1024 for line in lines if line[0] == b"Pss:")
 
 
-def end(name: str, grace: float) -> None:
-    """Wait for all of a family to be gone; those that are not after ``grace`` seconds are killed."""
+def born(pids: Iterable[int]) -> dict[int, bytes]:
+    """When those of them that live were started, which tells them from later ones of the same numbers."""
+    stats = {pid: _stat(pid) for pid in pids}
+    return {pid: stat[_BORN] for pid, stat in stats.items() if stat and stat[_STATE] != b"Z"}
+
+
+def end(name: str, grace: float, before: dict[int, bytes]) -> None:
+    """Wait for all of a family to be gone; those that are not after ``grace`` seconds are killed.
+
+    Args:
+        before: Those that were born before the end began: some are found by parents that may be gone by now.
+    """
     until = time.monotonic() + grace
-    while left := members(name):
+    while left := {*members(name), *(pid for pid, when in born(before).items() if when == before[pid])}:
         if time.monotonic() > until:
             for pid in left:
                 with suppress(ProcessLookupError):
@@ -53,7 +63,7 @@ def end(name: str, grace: float) -> None:
 
 def _parents() -> Iterator[tuple[int, int]]:
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and (stat := _stat(int(entry))) and stat[0] != b"Z":
+        if entry.isdigit() and (stat := _stat(int(entry))) and stat[_STATE] != b"Z":
             yield int(entry), int(stat[_PARENT])
 
 

@@ -140,6 +140,7 @@ class Process:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        before = family.born(family.members(self.family))
         self._process.terminate()
         try:
             self._process.wait(_ENDS_WITHIN)
@@ -149,7 +150,7 @@ class Process:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
-        family.end(self.family, _GRACE)
+        family.end(self.family, _GRACE, before)
 
     def check(self) -> None:
         """Raise if it has ended of its own accord."""

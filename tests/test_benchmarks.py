@@ -156,8 +156,9 @@ def test_a_family_is_all_that_a_process_has_started_and_ends_with_it() -> None:
         eventually(lambda: len(family.members(process.family)) == 3)
         members = family.members(process.family)
         assert family.cpu_seconds(members) > 0
+        assert set(family.born(members)) == set(members)
         assert family.pss_bytes(members) > 0
-    assert not family.members(process.family)
+    assert not family.born(members)
 
 
 def test_every_goal_of_a_race_is_held_against_somebody_who_takes_part() -> None:
