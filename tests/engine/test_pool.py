@@ -13,6 +13,7 @@ import pytest
 from waiting import BOUND, eventually
 
 from aipod.engine import Engine
+from aipod.engine.resident import State
 from aipod.errors import DeadlineExceeded, LoadError, Overloaded, Unavailable, VersionNotFound
 from aipod.model import AIModelBase
 
@@ -266,6 +267,8 @@ class TestEviction:
             # The machine may be slow; what must not be is a refusal for want of a place.
             with contextlib.suppress(DeadlineExceeded):
                 engine.call("predict", f"v{n % 2}", {}, timeout=timeout)
+            # One whose caller gave up still loads, and is no idle neighbour before it has.
+            eventually(lambda: all(one.state is State.READY and one.lane.idle for one in engine._pool.residents()))
 
     def test_two_newcomers_cannot_both_take_the_last_place(self, engine_of, watched, background):
         engine = engine_of(watched, model_pool_size=1)
