@@ -137,7 +137,12 @@ def test_what_failed_is_begun_anew_and_runs_once_it_is_mended(lab: Lab) -> None:
     run(main())
 
 
-def test_why_a_task_does_not_run_is_told_to_those_who_ask_the_broker_until_it_runs(lab: Lab) -> None:
+def test_why_a_task_does_not_run_is_told_to_those_who_ask_the_broker_until_it_runs(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What has failed has not begun again by the time that somebody asks.
+    monkeypatch.setattr(keepers, "Pauses", lambda *_: Pauses(3600.0, 3600.0))
+
     async def main() -> None:
         async with lab:
             task = named(lab, "told", sinks=[f"{__name__}:shelf"])
