@@ -53,6 +53,11 @@ class Burst:
         self._kind.current = None
         self.settle()
 
+    @property
+    def waits(self) -> bool:
+        """Whether something has been put off."""
+        return bool(self._waiting)
+
     def put(self, action: Action) -> None:
         self._waiting.append(action)
 

@@ -82,6 +82,10 @@ class SingleLane(Lane):
             if call.started + self._mean - sent > _COMPANY:
                 answers.settle()
                 sent = call.started
+            elif answers.waits and self._lookout is None:
+                # The next one may take longer than those before.
+                with self._lock:
+                    self._look_out()
 
     def _take(self) -> Call | None:
         """The next call that is worth running, or None; :meth:`_done` or :meth:`_ended` is owed for it."""
@@ -103,8 +107,6 @@ class SingleLane(Lane):
             self._mean += (min(now - call.started, _LONG) - self._mean) * _WEIGHT_OF_LAST
             if self._queue and (not others or now < turn_ends):
                 following = self._next(now, expired)
-                # Answers wait for it, and it may take longer than those before.
-                self._look_out()
             elif self._queue and not self._announced:
                 self._has_more()
             notify = self._must_tell()

@@ -10,6 +10,8 @@ __all__ = ["Pauses"]
 
 # All who wait for the same would come at once; so each comes up to this part earlier.
 _SPREAD = 0.25
+# Dice of our own: programs that seeded theirs alike would go in step.
+_DICE = random.SystemRandom()
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Pauses:
         if lived >= self.health:
             self.reset()
         self._last = min(2 * self._last, self.longest) or self.first
-        return self._last * random.uniform(1 - _SPREAD, 1)
+        return self._last * _DICE.uniform(1 - _SPREAD, 1)
 
     def reset(self) -> None:
         """It works."""

@@ -34,6 +34,8 @@ _UNKNOWN_PAUSE = 60.0
 _GREETING_SECONDS = 10.0
 # A stream stays where it was opened. Renewed now and then, a server that was added gets its share.
 _MAX_AGE = 300.0
+# Dice of our own: programs that seeded theirs alike would all renew at once.
+_DICE = random.SystemRandom()
 _UNKNOWN = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED)
 # For a stream's thread to end, which takes it milliseconds.
 _LAST_SECONDS = 2.0
@@ -201,7 +203,7 @@ class Trunks:
                 self._up = self._up[1:]
                 self._old.add(oldest)
             is_full = len(self._up) == self._count
-            age = _MAX_AGE / self._count * random.uniform(0.75, 1.25)
+            age = _MAX_AGE / self._count * _DICE.uniform(0.75, 1.25)
             self._not_before = time.monotonic() + (age if is_full else 0.0)
             self._changed.notify_all()
         if oldest is not None:
