@@ -1,4 +1,4 @@
-"""``python -m benchmarks [--quick] [--only NAME]``: measure, print, write RESULTS.md and its pictures."""
+"""``python -m benchmarks [--quick] [--only NAME …]``: measure, print, write RESULTS.md and its pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks import pictures, report
+from benchmarks.findings import Finding, keep, kept
 from benchmarks.harness import Comparison, Plan
 from benchmarks.workloads import alone, arrays, idle, large, loading, races, starting, streams, tiny
 
@@ -25,6 +26,7 @@ _WORKLOADS: dict[str, ModuleType] = {
     "idle": idle,
 }
 _RESULTS = Path(__file__).with_name("RESULTS.md")
+_FOUND = Path(__file__).with_name("found")
 _PICTURES = Path(__file__).with_name("plots")
 _QUICK = Plan(rounds=3, seconds=0.5, load_seconds=2.0, races=1)
 
@@ -33,22 +35,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Measure AIPOD and what it is compared with."
     )
-    parser.add_argument("--quick", action="store_true", help="ten minutes; good for a look, not for a verdict")
-    parser.add_argument("--only", choices=_WORKLOADS, help="one workload; RESULTS.md stays as it is")
+    parser.add_argument(
+        "--quick", action="store_true", help="a quarter of an hour, and RESULTS.md stays as it is; for a look"
+    )
+    parser.add_argument(
+        "--only", choices=_WORKLOADS, nargs="+", help="these workloads; in RESULTS.md the others stay as they were"
+    )
     choice = parser.parse_args()
     # Whoever ends this ends the servers, too.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     plan = _QUICK if choice.quick else Plan()
-    found: dict[str, tuple[str, list[Comparison]]] = {}
-    for name in [choice.only] if choice.only else _WORKLOADS:
+    for name in choice.only or _WORKLOADS:
         workload = _WORKLOADS[name]
         question = " ".join((workload.__doc__ or name).split())
         print(question, flush=True)
-        found[name] = (question, list(_shown(workload.run, plan)))
-    if not (choice.quick or choice.only):
-        drawn = pictures.draw([one for _, comparisons in found.values() for one in comparisons], _PICTURES)
-        _RESULTS.write_text(report.results(found, plan, [f"{_PICTURES.name}/{one}" for one in drawn]), encoding="utf-8")
-        print(f"written to benchmarks/{_RESULTS.name}")
+        comparisons = list(_shown(workload.run, plan))
+        if not choice.quick:
+            keep(_FOUND, name, Finding(question, report.ran(plan), comparisons))
+    if not choice.quick:
+        _write()
+
+
+def _write() -> None:
+    """Make RESULTS.md and its pictures of what all workloads found, each when it was last measured."""
+    findings = kept(_FOUND, _WORKLOADS)
+    drawn = pictures.draw([one for finding in findings for one in finding.comparisons], _PICTURES)
+    _RESULTS.write_text(report.results(findings, [f"{_PICTURES.name}/{one}" for one in drawn]), encoding="utf-8")
+    print(f"written to benchmarks/{_RESULTS.name}")
 
 
 def _shown(run: Callable[[Plan], Iterator[Comparison]], plan: Plan) -> Iterator[Comparison]:

