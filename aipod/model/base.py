@@ -19,6 +19,7 @@ from aipod.model import disk, jsontext
 from aipod.model.batching import BatchPredict
 from aipod.model.names import DEFAULT_VERSION, check_version
 from aipod.model.place import Place
+from aipod.model.run import NO_RUN, Asked, Run
 from aipod.model.trainlog import TrainingLog
 
 __all__ = ["MODEL_INFO_NAME", "AIModelBase", "has_batches", "has_unused_batches"]
@@ -44,6 +45,7 @@ class AIModelBase:
         stacked: Whether ``predict_batch`` gets, and returns, dictionaries of arrays whose first axis is the calls.
         ragged: What happens to calls with arrays of different shapes: ``"apart"`` puts them in batches of their own,
             ``"pad"`` fills them up with ``pad_value``.
+        resumable: Whether an interrupted ``train`` can go on from what its directory holds; see ``resume_from``.
         version: The name that the client chose, ``"default"`` if none.
         datapath: The root of the data; ``model_dir()`` says where this instance's lie.
         training_log: Records of the running or the latest training; ``trainning_logger`` is 1.0's name for it.
@@ -58,8 +60,16 @@ class AIModelBase:
     ragged: ClassVar[Literal["apart", "pad"]] = "apart"
     pad_value: ClassVar[float] = 0
 
+    # Of a class whose training can go on from what an interrupted one left in its directory.
+    resumable: ClassVar[bool] = False
+
+    cancelled = Asked(lambda run: run.cancelled, "Whether ``train`` is to end, and what it made to be thrown away.")
+    stopping = Asked(lambda run: run.stopping, "Whether ``train`` is to end early, and what it has to be published.")
+    resume_from = Asked(lambda run: run.resume_from, "Where an interrupted run left what it had; None if none did.")
+
     # Private names say whose they are: this class shares its instances with whatever a user calls his own.
     _aipod_place: Place | None = None
+    _aipod_run: Run = NO_RUN
     _model_info: dict[str, Any] | None = None
 
     def __init__(
@@ -73,7 +83,9 @@ class AIModelBase:
         self.disposed = False
         self._aipod_place = place
         self.training_log = TrainingLog(
-            lambda: self._aipod_where().log_path(), lambda: self._aipod_where().begin_record(self.version)
+            lambda: self._aipod_where().log_path(),
+            lambda: self._aipod_where().begin_record(self.version),
+            lambda: self._aipod_run,
         )
 
     @property

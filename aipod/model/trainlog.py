@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aipod.model import disk, jsontext
+from aipod.model.run import NO_RUN, Run
 
 __all__ = ["Progressor", "TrainingLog", "TrainningLogger"]
 
@@ -26,14 +27,19 @@ class TrainingLog:
     Args:
         log_path: The file; or a function that says which it is, asked at every use.
         prepare: Called before every append.
+        run: Says what run the records are of.
     """
 
     def __init__(
-        self, log_path: str | os.PathLike[str] | Callable[[], Path], prepare: Callable[[], None] | None = None
+        self,
+        log_path: str | os.PathLike[str] | Callable[[], Path],
+        prepare: Callable[[], None] | None = None,
+        run: Callable[[], Run] = lambda: NO_RUN,
     ) -> None:
         fixed = None if callable(log_path) else Path(log_path)
         self._find: Callable[[], Path] = log_path if callable(log_path) else lambda: fixed or Path()
         self._prepare = prepare
+        self._run = run
 
     @property
     def log_path(self) -> Path:
@@ -57,6 +63,7 @@ class TrainingLog:
         Raises:
             InvalidArgument: JSON cannot hold a field, which is named; nothing was written.
             StorageFull: Nothing, or a torn line that no reader shows, was written.
+            TrainingCancelled: The training is to end; the record was written.
         """
         record = {"progress": progress, "data": data, "message": message, "stage": stage, "status": status}
         record.update({"timestamp": int(time.time())}, **extra)
@@ -65,6 +72,7 @@ class TrainingLog:
             if self._prepare is not None:
                 self._prepare()
             disk.append_line(self.log_path, line)
+        self._run().recorded()
 
     def read_all(self) -> list[dict[str, Any]]:
         """Every record, the oldest first; none if there is no file."""
