@@ -79,6 +79,18 @@ class Settings:
     max_concurrency: int = setting(
         0, whole(0), "how many calls run on one instance at a time; 0 sets no limit", of_class=True
     )
+    isolation: Literal["thread", "process"] = setting(
+        "thread",
+        choice("thread", "process"),
+        "where an instance lives: in the server, or in a process of its own, which can crash alone",
+        of_class=True,
+    )
+    replicas: int = setting(
+        1, whole(1, 256), "how many copies an instance has; more than one live in processes", of_class=True
+    )
+    devices: tuple[str, ...] = setting(
+        (), names(), "one copy for each, in a process that sees it alone, such as cuda:0,cuda:1"
+    )
     max_batch_size: int = setting(
         32, whole(1, 65536), "how many calls a batch has at most, where the class has predict_batch", of_class=True
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import CoroutineType
 from typing import NamedTuple
 
@@ -27,6 +27,9 @@ __all__ = ["Batch"]
 
 # The machine's, the network's or the clock's fault; asyncio has a class of its own for the last before Python 3.11.
 _NOT_THE_INPUTS = (MemoryError, ConnectionError, TimeoutError, asyncio.TimeoutError)
+_NOT_THE_INPUTS_NAMES = frozenset(
+    one.__qualname__ for base in _NOT_THE_INPUTS for one in (base, *base.__subclasses__())
+)
 
 
 class Batch:
@@ -67,6 +70,16 @@ class Batch:
     @property
     def cancelled(self) -> bool:
         return all(call.cancelled for call in self.calls)
+
+    def watch(self, action: Callable[[], object]) -> None:
+        """Have an action run when nobody waits for any of its calls; at once, if that is so by now."""
+
+        def look() -> None:
+            if self.cancelled:
+                action()
+
+        for call in self.calls:
+            call.watch(look)
 
     def run(self, predict: BatchPredict) -> None:
         """Have the model work, on this thread; never raises."""
@@ -160,6 +173,9 @@ class _Failure(NamedTuple):
 
 
 def _may_be_an_inputs(error: BaseException) -> bool:
+    if isinstance(error, ModelError) and error.type in _NOT_THE_INPUTS_NAMES:
+        # It was raised in another process, and told from there.
+        return False
     if isinstance(error, AipodError):
         return isinstance(error, (InvalidArgument, ModelError)) and not isinstance(error, ModelCrashed)
     return isinstance(error, Exception) and not isinstance(error, _NOT_THE_INPUTS)

@@ -105,6 +105,12 @@ class Call:
         """Its place in a queue, the lowest first."""
         return self.arrived - self.priority
 
+    def watch(self, action: Callable[[], object]) -> None:
+        """Have an action run when the call is cancelled; at once, if it is by now."""
+        self.on_cancel = action
+        if self.cancelled:
+            action()
+
     def remaining(self) -> float | None:
         """Seconds to the deadline, at least 0.0; None without one."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())

@@ -23,13 +23,15 @@ from aipod.config import Settings
 from aipod.engine.administration import Administration
 from aipod.engine.batch_lane import BatchLane, BatchPolicy
 from aipod.engine.call import Call, LocalCall, check_priority
-from aipod.engine.child.origin import reached
+from aipod.engine.child.origin import Origin, reached
 from aipod.engine.chores import Chores
+from aipod.engine.home import Home, ThreadHome
 from aipod.engine.invoke import error_of
 from aipod.engine.lane import Lane
 from aipod.engine.pool import Pool
 from aipod.engine.publishing import Publisher
 from aipod.engine.refusals import draining
+from aipod.engine.replicas import Replicas, count
 from aipod.engine.single_lane import SingleLane
 from aipod.engine.workers import EventLoop, Workers
 from aipod.errors import AipodError, ConfigError, InternalError, InvalidArgument, NotSupportedError
@@ -69,6 +71,8 @@ class Engine:
             raise ConfigError(wrong)
         self.model_class = model_class
         self.settings = settings or Settings.load(None, model_class, **explicit)
+        # Said now, and not with the first load: no other process may be able to find the class.
+        self._origin = Origin.of(model_class) if count(self.settings) else None
         self._store = Store(self.settings.data_path, self.settings.keep_revisions)
         self._lock = threading.Lock()
         self._open = False
@@ -114,7 +118,7 @@ class Engine:
             self._is_async = _is_async(self.model_class)
             self._workers = EventLoop() if self._is_async else Workers(settings.rpc_max_workers)
             self._pool = Pool(
-                self.model_class, self._store, settings, self._new_lane, self._limit, self._chores, self._clock
+                self._new_home, self._store, settings, self._new_lane, self._limit, self._chores, self._clock
             )
             self.admin = Administration(self._store, self._pool, self._workers_busy)
             self._publisher = Publisher(self.model_class, self._store, self._pool)
@@ -246,10 +250,17 @@ class Engine:
             *common, BatchPolicy(settings.max_batch_size, settings.batch_timeout, settings.latency_target, keyed)
         )
 
-    def _limit(self, instances: int) -> int:
+    def _new_home(self) -> Home:
+        if self._origin is None:
+            return ThreadHome(self.model_class)
+        return Replicas(self.model_class, self._origin, self.settings, self._clock)
+
+    def _limit(self, instances: int, copies: int) -> int:
         """How many calls, or batches, of one instance may run at a time."""
         # Two batches side by side would each be half as full, and one is answered and read while another runs anyway.
-        wanted = self.settings.max_concurrency or (1 if self._is_batched else 0)
+        wanted = copies * (self.settings.max_concurrency or (1 if self._is_batched else 0))
+        if not copies:
+            return 0
         if self._is_async:
             return wanted or _MAX_COROUTINES
         workers = self.settings.rpc_max_workers

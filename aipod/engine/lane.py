@@ -175,11 +175,11 @@ class Lane:
                 self._announce()
 
     def set_limit(self, limit: int) -> None:
-        """Change how many may run at a time; those that run stay."""
+        """Change how many may run at a time, 0 for none at present; those that run stay."""
         with self._lock:
-            if self._limit and limit != self._limit:
+            if self.methods and limit != self._limit:
                 self._limit = limit
-                if self._queue and not self._announced:
+                if self._queue and limit and not self._announced:
                     self._has_more()
 
     def close(self, only_if_idle: bool = False) -> bool:

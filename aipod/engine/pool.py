@@ -24,14 +24,14 @@ from aipod.config import Settings
 from aipod.engine.call import Call
 from aipod.engine.chores import Chores
 from aipod.engine.failures import Failures
+from aipod.engine.home import Home, Methods
 from aipod.engine.lane import Lane
 from aipod.engine.refusals import draining, no_hope, no_place, stopped
-from aipod.engine.resident import Methods, Resident, State
+from aipod.engine.resident import Resident, State
 from aipod.engine.roster import Roster
 from aipod.engine.statistics import PoolStatistics
 from aipod.engine.timers import Action, Timers
 from aipod.errors import AipodError, DeadlineExceeded, Overloaded, again
-from aipod.model.base import AIModelBase
 from aipod.model.store import Store
 
 __all__ = ["Pool"]
@@ -46,26 +46,27 @@ class Pool:
     """Instances of one class.
 
     Args:
-        model_class: The user's class.
+        make_home: Makes what an instance is going to live in.
         store: Where the versions' data lies.
         settings: Capacity, policies, limits.
         new_lane: Makes the lane of a version, given what to call when it is idle.
-        limit: How many calls, or batches, of one instance may run at a time, given how many instances are ready.
+        limit: How many calls, or batches, of one instance may run at a time, given how many instances are ready, and
+            how many copies it has.
         chores: For loads and disposals.
         clock: For what waits.
     """
 
     def __init__(
         self,
-        model_class: type[AIModelBase],
+        make_home: Callable[[], Home],
         store: Store,
         settings: Settings,
         new_lane: Callable[[str, Callable[[Lane], None]], Lane],
-        limit: Callable[[int], int],
+        limit: Callable[[int, int], int],
         chores: Chores,
         clock: Clock,
     ) -> None:
-        self._model_class = model_class
+        self._make_home = make_home
         self._store = store
         self._settings = settings
         self._new_lane = new_lane
@@ -250,7 +251,7 @@ class Pool:
             raise remembered
         if len(self._roster.residents) - len(self._roster.ready()) >= _MAX_NEWCOMERS:
             raise Overloaded(f"{_MAX_NEWCOMERS} versions wait for a place in the pool already; try again later")
-        resident = Resident(version, 0, self._make_lane)
+        resident = Resident(version, 0, self._make_lane, self._make_home)
         self._roster.arrive(resident)
         if self._settings.strict_versions or self._settings.model_pool_bytes:
             # On a thread of its own: the disk may be slow, and a warm call must never wait for it.
@@ -281,7 +282,7 @@ class Pool:
             return
         for old in displaced:
             if old.version not in self._roster.residents:
-                back = Resident(old.version, old.size_bytes, self._make_lane)
+                back = Resident(old.version, old.size_bytes, self._make_lane, self._make_home)
                 back.wanted = 1
                 self._roster.arrive(back)
                 self._roster.queue(back)
@@ -298,7 +299,21 @@ class Pool:
         """No version may take the last worker from another."""
         ready = self._roster.ready()
         for resident in ready:
-            resident.lane.set_limit(self._limit(len(ready)))
+            resident.lane.set_limit(self._limit(len(ready), resident.home.width))
+
+    def _widened(self) -> None:
+        """An instance has more copies, or fewer, than before."""
+        with self._lock:
+            self._share()
+
+    def _lost(self, resident: Resident, error: AipodError) -> None:
+        """An instance is gone, and did not come back."""
+        with self._planning() as todo:
+            self._failures.note(resident.version, again(error))
+            if resident.state is State.READY:
+                todo.extend(self._leave(resident))
+        resident.lane.fail_all(lambda: again(error))
+        self._on_idle(resident)
 
     def _install(self, resident: Resident, methods: Methods) -> list[Action]:
         """A resident has loaded: from here on its calls run."""
@@ -309,14 +324,16 @@ class Pool:
         resident.cancel_timers()
         resident.displaced.clear()
         resident.state = State.READY
-        resident.lane.open(methods, self._limit(len(self._roster.ready())))
+        resident.lane.open(methods, self._limit(len(self._roster.ready()), resident.home.width))
+        # Only now: before, nobody could say of whom it is told.
+        resident.home.watch(self._widened, partial(self._lost, resident))
         self._share()
         self._timers.watch_idle(resident)
         return self._leave(resident) if self._closing else []
 
     def _load(self, resident: Resident) -> None:
         try:
-            methods = resident.bring_up(self._model_class, self._store, self._settings)
+            methods = resident.bring_up(self._store, self._settings)
         except AipodError as error:
             there = [old for old in resident.displaced if not old.revision or self._store.current(old.version)]
             with self._planning():
@@ -359,10 +376,10 @@ class Pool:
             old = self._roster.residents.get(version)
             if old is None:
                 return
-            new = Resident(version, old.size_bytes, self._make_lane)
+            new = Resident(version, old.size_bytes, self._make_lane, self._make_home)
             self._roster.beside.add(new)
         try:
-            methods = new.bring_up(self._model_class, self._store, self._settings)
+            methods = new.bring_up(self._store, self._settings)
         except AipodError:
             with self._planning():
                 self._roster.beside.discard(new)
@@ -384,7 +401,7 @@ class Pool:
             if self._closing or old is None or old.state is not State.READY:
                 return
             todo.extend(self._leave(old))
-            new = Resident(version, old.size_bytes, self._make_lane)
+            new = Resident(version, old.size_bytes, self._make_lane, self._make_home)
             new.wanted = 1
             self._roster.arrive(new)
             self._roster.queue(new, first=True)

@@ -5,29 +5,23 @@ A resident is built and disposed of on threads of its own; the pool's lock guard
 
 from __future__ import annotations
 
-import gc
 import logging
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from typing import Any
 
 from aipod.clock import Timer
 from aipod.config import Settings
-from aipod.engine.invoke import endpoint, error_of, memory_of, prepare, traceback_text
+from aipod.engine.home import Home, Methods
+from aipod.engine.invoke import error_of, traceback_text
 from aipod.engine.lane import Lane
-from aipod.errors import AipodError, InternalError, LoadError, VersionNotFound, again
-from aipod.memory import resident_bytes
-from aipod.model.base import AIModelBase, has_batches
-from aipod.model.batching import BatchPredict
-from aipod.model.place import Place, construct
+from aipod.errors import AipodError, InternalError, LoadError, ModelError, VersionNotFound, again
+from aipod.model.place import Place
 from aipod.model.store import Lease, Scratch, Store
 
-__all__ = ["Methods", "Resident", "State"]
-
-Methods = dict[str, Callable[..., Any]]
+__all__ = ["Resident", "State"]
 
 _log = logging.getLogger("aipod.engine")
 
@@ -50,11 +44,14 @@ class Resident:
         waiting_since: Instant at which it began to wait for a place.
         displaced: Who was evicted to make room for it.
         timers: What is going to happen to it in time.
+        home: Where its instance lives.
         loaded_at: Instant of the monotonic clock, 0.0 before.
         settled: Set once it is ready or has failed; ``error`` says which.
     """
 
-    def __init__(self, version: str, size_bytes: int, make_lane: Callable[[Resident], Lane]) -> None:
+    def __init__(
+        self, version: str, size_bytes: int, make_lane: Callable[[Resident], Lane], make_home: Callable[[], Home]
+    ) -> None:
         self.version = version
         self.size_bytes = size_bytes
         self.lane = make_lane(self)
@@ -71,7 +68,7 @@ class Resident:
         self.loaded_at = 0.0
         self.load_seconds = 0.0
         self.revision = 0
-        self._instance: AIModelBase | None = None
+        self.home = make_home()
         self._hold: Lease | Scratch | None = None
 
     def __repr__(self) -> str:
@@ -99,7 +96,7 @@ class Resident:
         if live is not None:
             self.size_bytes = sum(one.size_bytes for one in store.revisions(self.version) if one.live)
 
-    def bring_up(self, model_class: type[AIModelBase], store: Store, settings: Settings) -> Methods:
+    def bring_up(self, store: Store, settings: Settings) -> Methods:
         """Build the instance, load and warm it; gives the methods that a lane may call.
 
         Raises:
@@ -107,7 +104,7 @@ class Resident:
                 behind.
         """
         try:
-            return self._load(model_class, store, settings)
+            return self._load(store, settings)
         except BaseException as error:
             failure = self._failure(error, store)
         # Outside of the handler, and logged as text: nothing may hold the frames, which hold what was half loaded.
@@ -115,34 +112,23 @@ class Resident:
         self.take_down()
         raise failure
 
-    def _load(self, model_class: type[AIModelBase], store: Store, settings: Settings) -> Methods:
-        before, started = resident_bytes(), time.monotonic()
+    def _load(self, store: Store, settings: Settings) -> Methods:
+        started = time.monotonic()
         place = self._place(store, settings.strict_versions)
-        self._instance = instance = construct(model_class, place, self.version, store.root)
-        prepare(instance)
-        self.size_bytes = memory_of(instance, before)
+        methods = self.home.move_in(self.version, store.root, place)
+        self.size_bytes = self.home.size_bytes
         self._check_size(settings.model_pool_bytes)
         self.load_seconds = time.monotonic() - started
         self.loaded_at = time.monotonic()
-        predict = BatchPredict(instance) if has_batches(model_class) else endpoint(instance.predict)
-        return {"predict": predict, "log": endpoint(instance.log)}
+        return methods
 
     def take_down(self) -> None:
-        """Dispose of the instance and give everything back; never raises, since nobody could do anything about it."""
-        instance, self._instance = self._instance, None
+        """Dispose of the instance and give everything back; never raises."""
         self.lane.methods = {}
-        if instance is not None:
-            try:
-                instance.dispose()
-            except BaseException:
-                _log.exception("dispose() of version %r failed; its instance is dropped all the same", self.version)
+        self.home.move_out()
         if self._hold is not None:
             with suppress(OSError, AipodError):
                 self._hold.close()
-        if instance is not None:
-            del instance
-            # Models are full of reference cycles, and it is their memory that the next one waits for.
-            gc.collect()
 
     def _place(self, store: Store, strict: bool) -> Place:
         try:
@@ -166,13 +152,15 @@ class Resident:
         except Exception:
             _log.exception("what version %r failed with cannot be told", self.version)
             failure = InternalError()
-        failure.traceback = traceback_text(error)
+        failure.traceback = getattr(error, "traceback", "") or traceback_text(error)
         return failure
 
     def _load_error(self, error: BaseException, store: Store) -> AipodError:
-        if isinstance(error, AipodError):
+        told = error_of(error)
+        # What the user's code raised in another process, and not of our tree, comes from there as a ModelError.
+        if isinstance(error, AipodError) and not (isinstance(error, ModelError) and not told.by_model):
             return error
-        reason = str(error_of(error))
+        reason = str(told)
         if not self.revision:
             reason += "; it has no data: call initialize() or train() on it, or ask for one that versions() lists"
         origins = {one.number: one.origin for one in store.revisions(self.version)} if self.revision else {}

@@ -39,12 +39,15 @@ class AIModelBase:
     Attributes:
         max_concurrency: How many calls may be in ``predict`` of one instance at the same time; 0 is no limit. Of
             batches it is one at a time, unless this says how many.
+        isolation: Whether an instance lives in the server (``"thread"``) or in a process of its own (``"process"``).
+        replicas: How many copies an instance has; each is a process, if there are several.
         max_batch_size: How many calls a batch has at most.
         batch_timeout: Seconds that a call waits for others to share its batch; 0 takes those that are there.
         latency_target: Seconds that ``predict_batch`` may take; the size that keeps to it is found. 0 is no target.
         stacked: Whether ``predict_batch`` gets, and returns, dictionaries of arrays whose first axis is the calls.
         ragged: What happens to calls with arrays of different shapes: ``"apart"`` puts them in batches of their own,
             ``"pad"`` fills them up with ``pad_value``.
+        device: What this copy is to run on, such as ``"cuda:0"``; ``""`` where the server was told of none.
         resumable: Whether an interrupted ``train`` can go on from what its directory holds; see ``resume_from``.
         version: The name that the client chose, ``"default"`` if none.
         datapath: The root of the data; ``model_dir()`` says where this instance's lie.
@@ -53,6 +56,8 @@ class AIModelBase:
     """
 
     max_concurrency: ClassVar[int] = 0
+    isolation: ClassVar[Literal["thread", "process"]] = "thread"
+    replicas: ClassVar[int] = 1
     max_batch_size: ClassVar[int] = 32
     batch_timeout: ClassVar[float] = 0.0
     latency_target: ClassVar[float] = 0.0
@@ -60,6 +65,8 @@ class AIModelBase:
     ragged: ClassVar[Literal["apart", "pad"]] = "apart"
     pad_value: ClassVar[float] = 0
 
+    # What a copy is to run on, where the server was told of several.
+    device: str = ""
     # Of a class whose training can go on from what an interrupted one left in its directory.
     resumable: ClassVar[bool] = False
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from aipod.errors import Cancelled, DeadlineExceeded
 
-__all__ = ["CallSource", "CallView", "current_call", "running"]
+__all__ = ["CallSource", "CallView", "current_call", "current_source", "running"]
 
 
 class CallSource(Protocol):
@@ -105,6 +105,11 @@ def current_call() -> CallView:
     """
     source = _current.get(None)
     return _NO_CALL if source is None else CallView(source)
+
+
+def current_source() -> CallSource:
+    """What the view of :func:`current_call` reads, for the engine."""
+    return _current.get()
 
 
 class running:

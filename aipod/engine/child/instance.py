@@ -174,7 +174,9 @@ class ChildInstance:
 
     def _ask(self, word: Word, pieces: Sequence[Piece], source: Source | None) -> Sequence[Piece]:
         waiter = _Waiter()
-        self._send(word, pieces, source, waiter)
+        number = self._send(word, pieces, source, waiter)
+        if source is not None:
+            source.watch(partial(self._tell, Frame(Word.CANCEL, number)))
         return _answered(waiter.wait())
 
     async def _request_async(self, word: Word, pieces: Sequence[Piece], source: Source) -> Sequence[Piece]:
@@ -185,8 +187,12 @@ class ChildInstance:
             if not answer.done():
                 answer.set_result(frame)
 
-        self._send(word, pieces, source, lambda frame: loop.call_soon_threadsafe(arrived, frame))
-        return _answered(await answer)
+        number = self._send(word, pieces, source, lambda frame: loop.call_soon_threadsafe(arrived, frame))
+        try:
+            return _answered(await answer)
+        except asyncio.CancelledError:
+            self._tell(Frame(Word.CANCEL, number))
+            raise
 
     def _send(
         self,
@@ -194,7 +200,7 @@ class ChildInstance:
         pieces: Sequence[Piece],
         source: Source | None,
         answer: Callable[[Frame | ModelCrashed], object],
-    ) -> None:
+    ) -> int:
         number = next(self._numbers)
         with self._lock:
             gone = self._waiting is None
@@ -202,15 +208,14 @@ class ChildInstance:
                 self._waiting[number] = answer
         if gone:
             answer(self._crashed())
-            return
+            return number
         deadline = None if source is None else source.deadline
         try:
             self._talk.send(Frame(word, number, pieces, math.inf if deadline is None else deadline))
         except OSError:
             # Its end is on the way to the thread that reads, which answers all.
             self._talk.hang_up()
-        if source is not None:
-            source.watch(partial(self._tell, Frame(Word.CANCEL, number)))
+        return number
 
     def _tell(self, frame: Frame) -> None:
         # If it is gone, whatever this was about is gone with it.
