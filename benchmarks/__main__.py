@@ -12,7 +12,19 @@ from types import ModuleType
 from benchmarks import pictures, report
 from benchmarks.findings import Finding, keep, kept
 from benchmarks.harness import Comparison, Plan
-from benchmarks.workloads import alone, arrays, idle, large, loading, races, starting, streams, tiny
+from benchmarks.workloads import (
+    alone,
+    arrays,
+    idle,
+    isolation,
+    large,
+    loading,
+    races,
+    starting,
+    streams,
+    tiny,
+    training,
+)
 
 _WORKLOADS: dict[str, ModuleType] = {
     "tiny": tiny,
@@ -24,6 +36,8 @@ _WORKLOADS: dict[str, ModuleType] = {
     "alone": alone,
     "large": large,
     "idle": idle,
+    "isolation": isolation,
+    "training": training,
 }
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _FOUND = Path(__file__).with_name("found")

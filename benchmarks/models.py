@@ -43,6 +43,37 @@ class Mean(AIModelBase):
         return {"mean": float(np.mean(values))}
 
 
+class Busy(AIModelBase):
+    """Computes in the interpreter, without ever letting go of its lock, for 2 ms of its own CPU."""
+
+    max_concurrency = 1
+
+    def predict(self, x: float, name: str, values: list[int]) -> float:
+        end = time.thread_time() + 0.002
+        while time.thread_time() < end:
+            sum(range(50))
+        return x
+
+
+class Trained(AIModelBase):
+    """Answers with the instant at which its training ended."""
+
+    def train(self, seconds: float = 0.0) -> float:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            sum(range(1000))
+        ended = time.time()
+        (self.model_dir() / "ended").write_text(repr(ended), encoding="utf-8")
+        return ended
+
+    def load(self) -> None:
+        path = self.model_dir(mkdir=False) / "ended"
+        self.ended = float(path.read_text(encoding="utf-8")) if path.exists() else 0.0
+
+    def predict(self) -> float:
+        return self.ended
+
+
 class Loading(Tiny):
     """A version's name says how its load spends how many seconds: ``sleep-10``, ``python-10`` or ``numpy-10``."""
 

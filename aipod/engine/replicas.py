@@ -169,7 +169,7 @@ class Replicas:
         assert self._order is not None
         child = ChildInstance.start(
             replace(self._order, device=seat.device),
-            environ=seat.environ,
+            environ=seat.variables,
             shared_memory_bytes=self._settings.shared_memory_bytes,
         )
         try:
@@ -242,20 +242,20 @@ class _Seat:
 
     Attributes:
         device: What ``device`` of the instance is to be.
-        environ: What its process has in its environment besides.
+        variables: What its process has in its environment besides.
         pause: How long the last pause before another try was, in seconds.
     """
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.environ: Mapping[str, str] = {}
+        self.variables: Mapping[str, str] = {}
         self.pause = 0.0
         match = _CUDA.fullmatch(device)
         if match:
             # It sees this one alone, as its first: code that takes the first there is takes the right one.
             visible = inherited({}).get(_VISIBLE, "").split(",")
             number = int(match[1])
-            self.environ = {_VISIBLE: visible[number] if visible != [""] and number < len(visible) else match[1]}
+            self.variables = {_VISIBLE: visible[number] if visible != [""] and number < len(visible) else match[1]}
             self.device = "cuda:0"
 
 

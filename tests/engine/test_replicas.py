@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from replica_models import Crashing, Gated, Keyed, Loaded, Pids, Slow, Unloadable
+from replica_models import Awaiting, Crashing, Gated, Keyed, Loaded, Pids, Slow, Unloadable, Waiting
 from waiting import BOUND, eventually
 
 from aipod.engine import Engine
@@ -51,7 +49,7 @@ def test_eviction_ends_the_process_of_the_one_that_goes(engine_of: Make) -> None
 def test_a_crash_is_one_failed_call_and_the_next_is_served(engine_of: Make) -> None:
     engine = engine_of(Crashing, isolation="process")
     assert engine.predict("v1", value=1) == 1
-    with pytest.raises(ModelCrashed, match=r"exit code 3; the call can have run"):
+    with pytest.raises(ModelCrashed, match="exit code 3; the call can have run"):
         engine.predict("v1", value="die")
     assert engine.predict("v1", value=2) == 2
 
@@ -61,7 +59,7 @@ def test_an_input_that_kills_twice_in_a_row_is_refused_and_others_are_not(engine
     for _ in range(2):
         with pytest.raises(ModelCrashed, match="exit code 3"):
             engine.predict("v1", value="die")
-    with pytest.raises(ModelCrashed, match="2 times in a row .* was not run"):
+    with pytest.raises(ModelCrashed, match=r"2 times in a row .* was not run"):
         engine.predict("v1", value="die")
     assert engine.predict("v1", value=3) == 3
 
@@ -183,16 +181,12 @@ def test_what_cannot_be_brought_back_leaves_the_pool_and_says_why(engine_of: Mak
 
 
 def test_coroutines_run_in_a_process_too(engine_of: Make) -> None:
-    from replica_models import Awaiting
-
     engine = engine_of(Awaiting, isolation="process")
     with ThreadPoolExecutor(16) as pool:
         assert sorted(pool.map(lambda n: engine.predict("v1", value=n, together=16), range(16))) == list(range(16))
 
 
 def test_a_caller_that_gives_up_is_seen_by_the_model(engine_of: Make, tmp_path: Path) -> None:
-    from replica_models import Waiting
-
     engine = engine_of(Waiting, isolation="process")
     engine.admin.load("v1")
     with pytest.raises(Exception, match="deadline"):
@@ -233,5 +227,3 @@ def test_an_engine_that_ends_leaves_no_process(tmp_path: Path) -> None:
     with Engine(Pids, replicas=2, data_path=tmp_path) as engine:
         pids = {engine.predict("v1") for _ in range(10)}
     assert all(map(gone, pids))
-
-
