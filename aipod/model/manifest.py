@@ -63,6 +63,7 @@ class About:
         job: The id of what made it.
         parent: The revision that it was made from.
         result: What the model returned; left out if JSON cannot hold it, or it is long.
+        metrics: The numbers among what it returned.
     """
 
     version: str
@@ -71,6 +72,7 @@ class About:
     job: str | None = None
     parent: int | None = None
     result: object = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def build(directory: Path, about: About, digests: bool = True) -> dict[str, Any]:
@@ -92,6 +94,7 @@ def build(directory: Path, about: About, digests: bool = True) -> dict[str, Any]
         "job": about.job,
         "parameters": jsontext.keep_plain(about.parameters),
         "result": kept.get("result"),
+        "metrics": dict(about.metrics),
         "files": {name: _describe(directory / name, digests) for name in _names(directory)},
     }
 
