@@ -116,7 +116,7 @@ class Settings:
         of_class=True,
     )
     train_max_jobs: int = setting(1, whole(1, 1024), "how many trainings run at a time; the others wait for their turn")
-    train_max_queued: int = setting(64, whole(0), "how many trainings may wait for their turn; more are refused at once")
+    train_max_queued: int = setting(64, whole(0), "how many trainings may wait for their turn")
     train_exclusive: bool = setting(
         False, flag(), "unload the version while it is trained, so that the training has the accelerator", of_class=True
     )

@@ -21,6 +21,7 @@ from cachetools import LRUCache
 
 from aipod.clock import Clock
 from aipod.config import Settings
+from aipod.engine.barring import Bars
 from aipod.engine.call import Call
 from aipod.engine.chores import Chores
 from aipod.engine.failures import Failures
@@ -53,6 +54,9 @@ class Pool:
         limit: How many calls, or batches, of one instance may run at a time, given how many instances are ready.
         chores: For loads and disposals.
         clock: For what waits.
+
+    Attributes:
+        bars: Which versions may not be loaded now.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class Pool:
         self._timers = Timers(clock, self._roster, self._planning, self._leave, settings.model_idle_ttl)
         self._failures = Failures(settings.load_pause)
         self._swapping: set[str] = set()
+        self.bars = Bars()
         self._sizes: LRUCache[str, int] = LRUCache(1024)
         self._closing = False
 
@@ -245,6 +250,7 @@ class Pool:
     def _newcomer(self, version: str, todo: list[Action]) -> Resident:
         if self._closing:
             raise draining()
+        self.bars.check(version)
         remembered = self._failures.recall(version)
         if remembered is not None:
             raise remembered
@@ -280,7 +286,7 @@ class Pool:
         if self._closing or self._roster.waiting:
             return
         for old in displaced:
-            if old.version not in self._roster.residents:
+            if old.version not in self._roster.residents and old.version not in self.bars:
                 back = Resident(old.version, old.size_bytes, self._make_lane)
                 back.wanted = 1
                 self._roster.arrive(back)

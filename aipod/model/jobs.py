@@ -15,6 +15,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -83,14 +84,19 @@ class OwnJob:
             disk.sync_dir(self._path(_RESULT).parent)
 
     def finish(self, state: JobState, reason: str = "", revision: int | None = None, **changes: Any) -> Job:
-        """Write down how it ended, and let go of it. If that is refused the job is settled by who opens the store."""
+        """Write down how it ended, and let go of it.
+
+        Raises:
+            StorageError: It was refused. Whoever looks next finds the job without an owner, and settles it.
+        """
+        is_over = replace(self.job, state=state, **changes).is_over
         try:
-            job = self.change(state=state, ended=manifest.now(), reason=reason, revision=revision, **changes)
-            if job.is_over:
-                with disk.doing(f"tidying up after job {self.id!r}"):
-                    tidy(self._path, state)
-            return job
+            return self.change(state=state, ended=manifest.now(), reason=reason, revision=revision, **changes)
         finally:
+            # Also if the state was refused: what cannot be called any more does not begin anew.
+            if is_over:
+                with suppress(OSError):
+                    tidy(self._path, state)
             self.let_go()
 
     def let_go(self) -> None:
@@ -179,11 +185,15 @@ class Jobs:
                 lock = try_acquire(self._path(job_id, _RECORDS), exclusive=True)
             except FileNotFoundError:
                 return None
+            if lock is None:
+                return None
             job = self._read(job_id)
-            if lock is not None and job is not None and _goes_on(job):
-                return self._own(job, lock)
-            if lock is not None:
-                lock.release()
+            if job is not None and _goes_on(job):
+                if self._path(job_id, _CALL).exists():
+                    return self._own(job, lock)
+                # It ended, and the disk had no room for that.
+                self._save(replace(job, state="interrupted", ended=manifest.now(), reason=LOST, resumable=False))
+            lock.release()
             return None
 
     def waiting(self) -> list[Job]:
@@ -244,6 +254,14 @@ class Jobs:
             else:
                 marks += [info.st_mtime_ns, info.st_size]
         return tuple(marks)
+
+    def last_record(self, job_id: str) -> float:
+        """Seconds since the epoch at which a record was last written; 0.0 without one."""
+        try:
+            info = os.stat(self.log_path(job_id))
+        except OSError:
+            return 0.0
+        return info.st_mtime if info.st_size else 0.0
 
     def staged(self) -> frozenset[str]:
         """The ids of those whose staging directory is needed although nobody holds it."""

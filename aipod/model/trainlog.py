@@ -4,9 +4,9 @@ An append is one ``write`` of one line to a file opened for appending, so record
 never mix. Only a crash or a full disk can tear a line. A reader skips it, and the next append ends it first, so that
 it spoils no other.
 
-The records of a job are counted by whoever reads them: ``seq`` is a record's place among those that are whole, from 1. A
-file only grows, so it stays what it is whatever wrote the record, a run that goes on after an interruption or a process
-that the model started; and no two are the same.
+The records of a job are counted by whoever reads them: ``seq`` is a record's place among those that are whole, from 1.
+A file only grows, so it stays what it is whatever wrote the record, a run that goes on after an interruption or a
+process that the model started; and no two are the same.
 """
 
 from __future__ import annotations
