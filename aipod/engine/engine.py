@@ -31,6 +31,7 @@ from aipod.engine.publishing import Publisher
 from aipod.engine.refusals import draining
 from aipod.engine.single_lane import SingleLane
 from aipod.engine.trainings import Trainings
+from aipod.engine.watching import Watch
 from aipod.engine.workers import EventLoop, Workers
 from aipod.errors import AipodError, ConfigError, InternalError, InvalidArgument, NotSupportedError
 from aipod.model.base import AIModelBase, has_batches, has_unused_batches
@@ -133,8 +134,10 @@ class Engine:
                 self._pool.pin(version)
             if has_unused_batches(self.model_class):
                 _log.warning("%s.predict_batch is not used: it does not take (inputs)", self.model_class.__name__)
+            self._watch = Watch(self._store, self._pool, settings.watch_seconds, self._clock, self._chores)
             self._open = True
         self.trainings.open()
+        self._watch.begin()
         self.admin.preload([*wanted, *pinned])
 
     def close(self, timeout: float | None = None) -> bool:
@@ -155,6 +158,7 @@ class Engine:
         def left() -> float:
             return max(0.0, deadline - time.monotonic())
 
+        self._watch.end()
         self.trainings.drain()
         idle = self._pool.close(left())
         idle = self.trainings.close(left()) and idle

@@ -41,8 +41,8 @@ from aipod.errors import (
     describe,
 )
 from aipod.model.job import Job, JobState, metrics_of
-from aipod.model.jobs import OwnJob
 from aipod.model.manifest import now
+from aipod.model.own_job import OwnJob
 from aipod.model.staging import Staging
 from aipod.model.store import Lease, Store
 from aipod.model.trainlog import TrainingLog

@@ -37,8 +37,8 @@ from aipod.errors import (
 )
 from aipod.model.base import AIModelBase
 from aipod.model.job import Job, job_fields
-from aipod.model.jobs import OwnJob
 from aipod.model.names import check_version
+from aipod.model.own_job import OwnJob
 from aipod.model.store import Store
 
 __all__ = ["Trainings"]

@@ -14,8 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -27,88 +26,14 @@ from aipod.model import disk, jsontext, manifest, revisions
 from aipod.model.job import Job, JobState, read_job
 from aipod.model.layout import JOB_STAMP, Layout, version_of
 from aipod.model.locks import Lock, acquire, try_acquire
+from aipod.model.own_job import CALL, OUTPUT, PARTS, RECORDS, RESULT, STATE, OwnJob, tidy
 
-__all__ = ["Jobs", "OwnJob"]
+__all__ = ["Jobs"]
 
 logger = logging.getLogger("aipod.store")
 
 KEPT_JOBS = 20
 LOST = "the process that ran it ended"
-
-_CALL, _RESULT, _OUTPUT, _RECORDS, _STATE = ".call", ".result", ".out", ".jsonl", ".json"
-# The state comes last: without it there is no such job, and what is left of it is removed when a store is opened.
-_PARTS = (_STATE, _CALL, _RESULT, _OUTPUT, _RECORDS)
-
-
-class OwnJob:
-    """A job that this process holds. One thread at a time changes it.
-
-    Attributes:
-        job: What is written down of it.
-        log_path, output_path: Where its records go, and what the model prints.
-    """
-
-    def __init__(self, job: Job, path: Callable[[str], Path], lock: Lock, save: Callable[[Job], None]) -> None:
-        self.job = job
-        self.log_path = path(_RECORDS)
-        self.output_path = path(_OUTPUT)
-        self._path = path
-        self._lock = lock
-        self._save = save
-
-    @property
-    def id(self) -> str:
-        return self.job.id
-
-    def change(self, **changes: Any) -> Job:
-        """Write down what is new.
-
-        Raises:
-            StorageError: It could not be written; the job is as before.
-        """
-        job = replace(self.job, **changes)
-        with disk.doing(f"writing down how job {self.id!r} stands"):
-            self._save(job)
-        self.job = job
-        return job
-
-    def call(self) -> bytes:
-        """What ``train`` is called with, as it was given to :meth:`Jobs.start`."""
-        with disk.doing(f"reading what job {self.id!r} was called with"):
-            return self._path(_CALL).read_bytes()
-
-    def keep_result(self, data: bytes | memoryview) -> None:
-        """Write down what ``train`` returned, before it is published."""
-        with disk.doing(f"writing down what job {self.id!r} returned"):
-            disk.write_file(self._path(_RESULT), bytes(data))
-            disk.sync_dir(self._path(_RESULT).parent)
-
-    def finish(self, state: JobState, reason: str = "", revision: int | None = None, **changes: Any) -> Job:
-        """Write down how it ended, and let go of it.
-
-        Raises:
-            StorageError: It was refused. Whoever looks next finds the job without an owner, and settles it.
-        """
-        is_over = replace(self.job, state=state, **changes).is_over
-        try:
-            return self.change(state=state, ended=manifest.now(), reason=reason, revision=revision, **changes)
-        finally:
-            # Also if the state was refused: what cannot be called any more does not begin anew.
-            if is_over:
-                with suppress(OSError):
-                    tidy(self._path, state)
-            self.let_go()
-
-    def let_go(self) -> None:
-        """Give it up as it stands, for another engine to take; again is fine."""
-        self._lock.release()
-
-
-def tidy(path: Callable[[str], Path], state: JobState) -> None:
-    """Remove what a job that is over needs no more."""
-    disk.remove(path(_CALL))
-    if state != "succeeded":
-        disk.remove(path(_RESULT))
 
 
 class Jobs:
@@ -157,7 +82,7 @@ class Jobs:
             parameters=jsontext.keep_plain(parameters or {}),
             resumable=resumable,
         )
-        records = self._path(job_id, _RECORDS)
+        records = self._path(job_id, RECORDS)
         with disk.doing(f"starting job {job_id!r}"), acquire(self._layout.jobs, exclusive=False):
             self._forget(self._ids(version)[: -KEPT_JOBS + 1])
             disk.write_in_place(records, b"")
@@ -166,11 +91,11 @@ class Jobs:
                 raise FileExistsError(job_id)
             try:
                 if call:
-                    disk.write_file(self._path(job_id, _CALL), bytes(call))
+                    disk.write_file(self._path(job_id, CALL), bytes(call))
                 self._save(job)
             except BaseException:
                 lock.release()
-                for part in (_CALL, _RECORDS):
+                for part in (CALL, RECORDS):
                     disk.remove(self._path(job_id, part))
                 raise
         return self._own(job, lock)
@@ -182,14 +107,14 @@ class Jobs:
         """
         with disk.doing(f"taking over job {job_id!r}"), acquire(self._layout.jobs, exclusive=False):
             try:
-                lock = try_acquire(self._path(job_id, _RECORDS), exclusive=True)
+                lock = try_acquire(self._path(job_id, RECORDS), exclusive=True)
             except FileNotFoundError:
                 return None
             if lock is None:
                 return None
             job = self._read(job_id)
             if job is not None and _goes_on(job):
-                if self._path(job_id, _CALL).exists():
+                if self._path(job_id, CALL).exists():
                     return self._own(job, lock)
                 # It ended, and the disk had no room for that.
                 self._save(replace(job, state="interrupted", ended=manifest.now(), reason=LOST, resumable=False))
@@ -225,15 +150,15 @@ class Jobs:
 
     def log_path(self, job_id: str) -> Path:
         """Where the job's records are."""
-        return self._path(self.get(job_id).id, _RECORDS)
+        return self._path(self.get(job_id).id, RECORDS)
 
     def output(self, job_id: str) -> bytes:
         """What the model printed."""
-        return self._bytes(job_id, _OUTPUT) or b""
+        return self._bytes(job_id, OUTPUT) or b""
 
     def result(self, job_id: str) -> bytes | None:
         """What ``train`` returned, as it was given to :meth:`OwnJob.keep_result`; None if there is nothing."""
-        return self._bytes(job_id, _RESULT)
+        return self._bytes(job_id, RESULT)
 
     def _bytes(self, job_id: str, part: str) -> bytes | None:
         path = self._path(self.get(job_id).id, part)
@@ -246,7 +171,7 @@ class Jobs:
     def changed(self, job_id: str) -> tuple[int, ...]:
         """A value that is another when the job's state or its records are; all zero if it is gone."""
         marks: list[int] = []
-        for part in (_STATE, _RECORDS):
+        for part in (STATE, RECORDS):
             try:
                 info = os.stat(self._path(job_id, part))
             except OSError:
@@ -275,7 +200,7 @@ class Jobs:
                     self._settled(job)
             for path in sorted(self._layout.jobs.iterdir()):
                 job_id, part = os.path.splitext(path.name.removeprefix(".").removesuffix(".tmp"))
-                if part not in _PARTS or version_of(job_id) is None:
+                if part not in PARTS or version_of(job_id) is None:
                     continue
                 stray = path.suffix == ".tmp" or self._read(job_id) is None
                 if stray and not self._has_owner(job_id):
@@ -339,7 +264,7 @@ class Jobs:
             return None
 
     def _has_owner(self, job_id: str) -> bool:
-        if not self._path(job_id, _RECORDS).exists():
+        if not self._path(job_id, RECORDS).exists():
             return False
         lock = self._unowned(job_id)
         if lock is None:
@@ -349,7 +274,7 @@ class Jobs:
 
     def _unowned(self, job_id: str) -> Lock | None:
         """The lock of a job that nobody holds; None if somebody does."""
-        records = self._path(job_id, _RECORDS)
+        records = self._path(job_id, RECORDS)
         try:
             return try_acquire(records, exclusive=True)
         except FileNotFoundError:
@@ -362,7 +287,7 @@ class Jobs:
 
     def _forget(self, ids: list[str]) -> None:
         for job_id in ids:
-            for part in _PARTS:
+            for part in PARTS:
                 disk.remove(self._path(job_id, part))
 
     def _path(self, job_id: str, part: str) -> Path:
@@ -374,17 +299,17 @@ class Jobs:
             names = os.listdir(self._layout.jobs)
         except FileNotFoundError:
             return []
-        ids = (name[: -len(_STATE)] for name in names if name.startswith(start) and name.endswith(_STATE))
+        ids = (name[: -len(STATE)] for name in names if name.startswith(start) and name.endswith(STATE))
         return sorted(filter(version_of, ids))
 
     def _read(self, job_id: str) -> Job | None:
         try:
-            return read_job(json.loads(self._path(job_id, _STATE).read_bytes()))
+            return read_job(json.loads(self._path(job_id, STATE).read_bytes()))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def _save(self, job: Job) -> None:
-        disk.write_file(self._path(job.id, _STATE), json.dumps(asdict(job), ensure_ascii=False).encode())
+        disk.write_file(self._path(job.id, STATE), json.dumps(asdict(job), ensure_ascii=False).encode())
         disk.sync_dir(self._layout.jobs)
 
 

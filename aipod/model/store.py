@@ -26,10 +26,11 @@ from aipod.errors import Conflict, InvalidArgument, StorageError, VersionNotFoun
 from aipod.model import adoption, archive, disk, manifest, publishing, recovery, revisions
 from aipod.model.aliases import Aliases
 from aipod.model.job import Job, JobState
-from aipod.model.jobs import Jobs, OwnJob
+from aipod.model.jobs import Jobs
 from aipod.model.layout import Layout
 from aipod.model.leases import Lease, lease
 from aipod.model.names import check_version
+from aipod.model.own_job import OwnJob
 from aipod.model.place import LOG_NAME
 from aipod.model.staging import Scratch, Staging
 from aipod.model.writers import WriterKind, writing
