@@ -279,7 +279,10 @@ class ModelError(AipodError):
     Attributes:
         type: The class of what was raised, as the traceback would name it.
         traceback: Its traceback; it leaves the server only as ``remote_traceback``.
+        returned: Whether nothing was raised: the method ran to its end, and what it returned cannot travel.
     """
+
+    returned: bool = False
 
     def __init__(self, message: str, type: str = "", traceback: str = "") -> None:
         super().__init__(": ".join(part for part in (type, message) if part))

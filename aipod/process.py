@@ -8,18 +8,23 @@ it ends, and on Linux alone.) Both may write to it as well.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path
 
 __all__ = ["Child", "Ended", "Lifeline"]
+
+# Of Linux's fcntl.h, and not in Python's fcntl: which signal says that something has come.
+_F_SETSIG = 10
 
 
 @dataclass(frozen=True)
@@ -68,12 +73,23 @@ class Child:
         threading.Thread(target=self._wait, name=f"aipod-child-{self.pid}", daemon=True).start()
 
     @classmethod
-    def start(cls, argv: Sequence[str], *, directory: Path | None = None) -> Child:
+    def start(
+        cls,
+        argv: Sequence[str],
+        *,
+        directory: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+        output: int | None = None,
+    ) -> Child:
         """Start a program, in a session of its own: what is typed on a terminal is for this process alone.
 
         Args:
             argv: The program and its arguments. It may follow this process by :class:`Lifeline`.
             directory: Where it is to run; None means here.
+            environ: Its environment; None means this one's.
+            descriptors: What it is to have open beside its input and outputs, under the same numbers.
+            output: Where both of its outputs go; None means where this process's go.
 
         Raises:
             OSError: There is no such program, or no room for one more process.
@@ -81,7 +97,16 @@ class Child:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                process = subprocess.Popen(argv, stdin=theirs.fileno(), cwd=directory, start_new_session=True)
+                process = subprocess.Popen(
+                    argv,
+                    stdin=theirs.fileno(),
+                    stdout=output,
+                    stderr=output,
+                    cwd=directory,
+                    env=environ,
+                    pass_fds=descriptors,
+                    start_new_session=True,
+                )
             except BaseException:
                 ours.close()
                 raise
@@ -162,7 +187,43 @@ class Lifeline:
 
         threading.Thread(target=watch, name="aipod-lifeline", daemon=True).start()
 
+    def die_with_parent(self) -> None:
+        """Have this process, and all that it started and left in its group, killed when the parent has ended.
+
+        On Linux the kernel does it, whatever this process is in the middle of: code that keeps the interpreter's lock
+        would not let a thread of ours run. The parent must write nothing: what comes would end this process as well.
+        """
+        if not _kill_on_input(self.socket):
+            self.follow(_kill_own_group)
+        # Else it may have ended before that.
+        elif _is_over(self.socket):
+            _kill_own_group()
+
     def tell(self, text: bytes) -> None:
         """Write a few bytes to the parent without waiting; dropped if the parent does not read, or is no more."""
         with contextlib.suppress(OSError):
             self.socket.send(text, socket.MSG_DONTWAIT)
+
+
+def _kill_on_input(sock: socket.socket) -> bool:
+    """Have the kernel kill this process's group when something comes on a socket, its end too; False if it cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    fcntl.fcntl(sock, fcntl.F_SETOWN, -os.getpgid(0))
+    fcntl.fcntl(sock, _F_SETSIG, int(signal.SIGKILL))
+    fcntl.fcntl(sock, fcntl.F_SETFL, fcntl.fcntl(sock, fcntl.F_GETFL) | os.O_ASYNC)
+    return True
+
+
+def _is_over(sock: socket.socket) -> bool:
+    try:
+        return not sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _kill_own_group() -> None:
+    # The parent made it a group of its own.
+    os.killpg(os.getpgid(0), signal.SIGKILL)

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from aipod.engine.child.origin import ServeReached, stop_at_serve
 from aipod.errors import ConfigError
 from aipod.model.base import AIModelBase
-from aipod.rpc.server import ServeReached, stop_at_serve
 
 __all__ = ["load_class"]
 

@@ -12,6 +12,7 @@ Every value, wherever it comes from, passes through the same :class:`~aipod.conf
 
 from __future__ import annotations
 
+from aipod.config.environment import inherited
 from aipod.config.settings import Flagged, Origin, Row, Settings, check_address, variable
 
-__all__ = ["Flagged", "Origin", "Row", "Settings", "check_address", "variable"]
+__all__ = ["Flagged", "Origin", "Row", "Settings", "check_address", "inherited", "variable"]

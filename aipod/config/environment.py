@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Collection, Mapping
 
-__all__ = ["find", "suggestion"]
+__all__ = ["find", "inherited", "suggestion"]
 
 PREFIX = "AIPOD_"
 
@@ -21,6 +21,11 @@ _log = logging.getLogger("aipod.config")
 # (https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables)
 _INJECTED_NAME = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _INJECTED_VALUE = re.compile(r"(tcp|udp|sctp)://")
+
+
+def inherited(changes: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a process that is to be started: this one's, with some changes."""
+    return {**os.environ, **changes}
 
 
 def find(environ: Mapping[str, str] | None, known: Collection[str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from aipod.config import Settings
 from aipod.engine.administration import Administration
 from aipod.engine.batch_lane import BatchLane, BatchPolicy
 from aipod.engine.call import Call, LocalCall, check_priority
+from aipod.engine.child.origin import reached
 from aipod.engine.chores import Chores
 from aipod.engine.invoke import error_of
 from aipod.engine.lane import Lane
@@ -63,6 +64,7 @@ class Engine:
     def __init__(self, model_class: type[AIModelBase], settings: Settings | None = None, **explicit: Any) -> None:
         if not (isinstance(model_class, type) and issubclass(model_class, AIModelBase)):
             raise ConfigError([f"{model_class!r} is no subclass of AIModelBase; derive the model from it"])
+        reached(model_class, engine=True)
         if settings is not None and explicit:
             raise ConfigError(["give either settings or single ones by name, not both"])
         if has_batches(model_class) and (wrong := problems(model_class)):

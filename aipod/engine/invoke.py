@@ -18,9 +18,21 @@ from typing import Any
 
 from aipod.engine.call import Call
 from aipod.errors import AipodError, Cancelled, InvalidArgument, ModelError, again
+from aipod.memory import resident_bytes
+from aipod.model.base import AIModelBase
 from aipod.model.call import CallSource, running
 
-__all__ = ["endpoint", "error_of", "invoke", "invoke_async", "perform", "returned_error", "traceback_text"]
+__all__ = [
+    "endpoint",
+    "error_of",
+    "invoke",
+    "invoke_async",
+    "memory_of",
+    "perform",
+    "prepare",
+    "returned_error",
+    "traceback_text",
+]
 
 # Beyond this many linked causes a traceback says nothing more and costs seconds.
 _MAX_CAUSES = 16
@@ -77,10 +89,36 @@ async def invoke_async(methods: Mapping[str, Callable[..., Any]], call: Call) ->
     return True
 
 
+def prepare(instance: AIModelBase) -> None:
+    """Make an instance ready to predict."""
+    for step in ("load", "warmup"):
+        _take(instance, step)
+
+
+def memory_of(instance: AIModelBase, before: int) -> int:
+    """What the model says that it takes, else what the process has grown by since it held ``before`` bytes."""
+    says = getattr(instance, "memory_bytes", None)
+    if says is not None and not inspect.iscoroutinefunction(says):
+        return int(says())
+    return max(0, resident_bytes() - before)
+
+
+def _take(instance: AIModelBase, step: str) -> None:
+    """Run a step that the class may have. One that wants arguments is the model's own: 1.0 called none of that name."""
+    method = getattr(instance, step, None)
+    parameters = inspect.signature(method).parameters.values() if callable(method) else ()
+    wants = any(
+        one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters
+    )
+    if callable(method) and not wants:
+        method()
+
+
 def error_of(error: BaseException) -> AipodError:
     """What the caller gets for what the user's code raised."""
     if isinstance(error, AipodError):
-        error.by_model = _users_frames(error) is not None
+        # One that came from a child has said there whose it is.
+        error.by_model = error.by_model or _users_frames(error) is not None
         return error
     if isinstance(error, TypeError) and _users_frames(error) is None:
         # It was raised by the call itself, not inside the method: the arguments do not fit its signature.

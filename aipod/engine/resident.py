@@ -6,7 +6,6 @@ A resident is built and disposed of on threads of its own; the pool's lock guard
 from __future__ import annotations
 
 import gc
-import inspect
 import logging
 import threading
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 from aipod.clock import Timer
 from aipod.config import Settings
-from aipod.engine.invoke import endpoint, error_of, traceback_text
+from aipod.engine.invoke import endpoint, error_of, memory_of, prepare, traceback_text
 from aipod.engine.lane import Lane
 from aipod.errors import AipodError, InternalError, LoadError, VersionNotFound, again
 from aipod.memory import resident_bytes
@@ -120,9 +119,8 @@ class Resident:
         before, started = resident_bytes(), time.monotonic()
         place = self._place(store, settings.strict_versions)
         self._instance = instance = construct(model_class, place, self.version, store.root)
-        for step in ("load", "warmup"):
-            _take(instance, step)
-        self.size_bytes = _size_of(instance, before)
+        prepare(instance)
+        self.size_bytes = memory_of(instance, before)
         self._check_size(settings.model_pool_bytes)
         self.load_seconds = time.monotonic() - started
         self.loaded_at = time.monotonic()
@@ -181,22 +179,3 @@ class Resident:
         if origins.get(self.revision) == "initialize":
             reason += "; initialize() published it and it was never trained: call train(), or roll back"
         return LoadError(self.version, reason, self.revision or None)
-
-
-def _take(instance: AIModelBase, step: str) -> None:
-    """Run a step that the class may have. One that wants arguments is the model's own: 1.0 called none of that name."""
-    method = getattr(instance, step, None)
-    parameters = inspect.signature(method).parameters.values() if callable(method) else ()
-    wants = any(
-        one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in parameters
-    )
-    if callable(method) and not wants:
-        method()
-
-
-def _size_of(instance: AIModelBase, before: int) -> int:
-    """What the model says of itself, else what the process grew by while it was loaded."""
-    says = getattr(instance, "memory_bytes", None)
-    if says is not None and not inspect.iscoroutinefunction(says):
-        return int(says())
-    return max(0, resident_bytes() - before)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -99,11 +99,20 @@ class Place:
         )
 
 
-def construct(cls: type[M], place: Place, version: str, datapath: str | os.PathLike[str]) -> M:
+def construct(
+    cls: type[M],
+    place: Place,
+    version: str,
+    datapath: str | os.PathLike[str],
+    attributes: Mapping[str, object] | None = None,
+) -> M:
     """Make an instance that lies at ``place``, so that a model which loads in ``__init__`` finds its data there.
 
     What ``__init__`` takes decides how it is called: ``version`` and ``datapath`` by name, one of them, ``*args``, or
     nothing. A class that forgets to call ``super().__init__`` works as well.
+
+    Args:
+        attributes: What the instance has besides, before its ``__init__`` runs.
 
     Raises:
         LoadError: ``__init__`` wants arguments that nobody could give it.
@@ -114,6 +123,7 @@ def construct(cls: type[M], place: Place, version: str, datapath: str | os.PathL
     settle = getattr(instance, "_aipod_settle", None)
     if settle is not None:
         settle(version, Path(datapath), place)
+    vars(instance).update(attributes or {})
     cls.__init__(instance, *args, **kwargs)
     return instance
 

@@ -10,14 +10,14 @@ import ipaddress
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from types import ModuleType, TracebackType
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
 from typing import Any, Protocol
 
 from aipod.config import Settings
 from aipod.engine import Engine
+from aipod.engine.child.origin import reached
 from aipod.errors import AipodError, ConfigError, InternalError, Unavailable
 from aipod.memory import reuse_freed_memory, settle_heap
 from aipod.model.base import AIModelBase
@@ -31,7 +31,7 @@ from aipod.rpc.refusal import Refusals
 from aipod.rpc.signals import Signals
 from aipod.rpc.trunk_service import TrunkService
 
-__all__ = ["ServeReached", "Server", "serve", "stop_at_serve"]
+__all__ = ["Server", "serve"]
 
 # For answers that are on their way when the last call is done, or was told that its time is over.
 _LAST_ANSWERS_SECONDS = 0.5
@@ -158,34 +158,6 @@ class Server:
             self._refusals.send(raw, internal)
 
 
-class ServeReached(BaseException):
-    """Stops a script at its ``serve()``, and everything after that; see :func:`stop_at_serve`.
-
-    Attributes:
-        model_class: What it was to serve.
-        module: Where that is defined. An import that fails is forgotten by Python; whoever goes on with the class puts
-            the module back, or nothing that it defines can be pickled.
-    """
-
-    def __init__(self, model_class: type[AIModelBase]) -> None:
-        super().__init__(model_class)
-        self.model_class = model_class
-        self.module: ModuleType | None = sys.modules.get(getattr(model_class, "__module__", ""))
-
-
-_stop: ContextVar[bool] = ContextVar("aipod-stop-at-serve", default=False)
-
-
-@contextmanager
-def stop_at_serve() -> Iterator[None]:
-    """Have ``serve()`` raise :class:`ServeReached`, for whoever runs a script only to learn what it serves."""
-    token = _stop.set(True)
-    try:
-        yield
-    finally:
-        _stop.reset(token)
-
-
 def serve(model_class: type[AIModelBase], port: int | None = None, **settings: Any) -> None:
     """Serve a model until SIGTERM or SIGINT.
 
@@ -198,8 +170,7 @@ def serve(model_class: type[AIModelBase], port: int | None = None, **settings: A
         port: The port to listen on; None and, as in 1.0, 0 mean the environment's.
         settings: By name, as for :class:`Server`.
     """
-    if _stop.get():
-        raise ServeReached(model_class)
+    reached(model_class)
     signals = Signals()
     reuse_freed_memory()
     _log_to_stderr()

@@ -25,6 +25,7 @@ from __future__ import annotations
 from aipod.shm.arena import Arena, Loan
 from aipod.shm.borrowed import Borrowed
 from aipod.shm.budget import Budget
+from aipod.shm.lender import Lender
 from aipod.shm.link import Invitation, Link, available, connect, exchange
 from aipod.shm.listener import Listener, Ticket
 from aipod.shm.region import Place
@@ -34,6 +35,7 @@ __all__ = [
     "Borrowed",
     "Budget",
     "Invitation",
+    "Lender",
     "Link",
     "Listener",
     "Loan",

@@ -41,7 +41,7 @@ from aipod.rpc.client import AIClient, AsyncAIClient
 from aipod.rpc.methods import LEGACY_METHODS
 from aipod.rpc.server import Server
 from aipod.rpc.status import error_of_rpc, trailing_of
-from aipod.rpc.trunk import sharing
+from aipod.shm import lender
 
 MIB = 2**20
 
@@ -71,12 +71,12 @@ class Shared(SyncTrunk):
     """A client that lends every array, and every reply's, however small."""
 
     def __init__(self, server: Server, version: str, **options: Any) -> None:
-        self._from, sharing.SHARED_FROM_BYTES = sharing.SHARED_FROM_BYTES, 0
+        self._from, lender.SHARED_FROM_BYTES = lender.SHARED_FROM_BYTES, 0
         super().__init__(server, version, **options)
         assert self._client.empty(1).base is not None, "there is no shared memory"
 
     def close(self) -> None:
-        sharing.SHARED_FROM_BYTES = self._from
+        lender.SHARED_FROM_BYTES = self._from
         super().close()
 
 
