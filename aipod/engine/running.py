@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from aipod.model.base import AIModelBase
 from aipod.model.place import Place, construct
 from aipod.model.run import NO_RUN, Run
 
-__all__ = ["RunSource", "run_method"]
+__all__ = ["RunSource", "full_disk_told", "run_method"]
 
 _log = logging.getLogger("aipod.engine")
 
@@ -33,6 +35,21 @@ class RunSource:
         return self.run.cancelled
 
 
+@contextmanager
+def full_disk_told(method: str, version: str) -> Iterator[None]:
+    """Let who runs a method that writes know that there was no room; in a ``predict`` it is the model's own affair.
+
+    Raises:
+        StorageFull: There was none.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and method in ("initialize", "train"):
+            raise StorageFull(f"{method} of version {version!r}") from error
+        raise
+
+
 def run_method(
     model_class: type[AIModelBase], root: Path, place: Place, source: RunSource, arguments: dict[str, Any]
 ) -> Any:
@@ -42,14 +59,10 @@ def run_method(
         StorageFull: There was no room for what it wrote.
         BaseException: Whatever else the model raised.
     """
-    instance = construct(model_class, place, source.version, root)
-    instance._aipod_run = source.run
+    instance = construct(model_class, place, source.version, root, {"_aipod_run": source.run})
     try:
-        return perform(endpoint(getattr(instance, source.method)), source, arguments)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StorageFull(f"{source.method} of version {source.version!r}") from error
-        raise
+        with full_disk_told(source.method, source.version):
+            return perform(endpoint(getattr(instance, source.method)), source, arguments)
     finally:
         try:
             instance.dispose()

@@ -23,14 +23,17 @@ from aipod.clock import Clock, Timer
 from aipod.codec import encode_call
 from aipod.config import Settings
 from aipod.engine.call import Call
+from aipod.engine.child import Origin
 from aipod.engine.chores import Chores
 from aipod.engine.ledger import Ledger
 from aipod.engine.pool import Pool
+from aipod.engine.process_runner import ProcessRunner
 from aipod.engine.refusals import draining, stopped
 from aipod.engine.runners import Order, Runner, ThreadRunner
 from aipod.engine.training import Ending, Training
 from aipod.errors import (
     AipodError,
+    ConfigError,
     InvalidArgument,
     NotSupportedError,
     Overloaded,
@@ -76,6 +79,7 @@ class Trainings(Ledger):
         self._running: dict[Training, list[Timer]] = {}
         self._held: dict[str, Training] = {}
         self._closed = False
+        self._origin = self._find_origin()
 
     def __repr__(self) -> str:
         return f"<Trainings, {len(self._running)} running, {len(self._queue)} queued>"
@@ -203,6 +207,17 @@ class Trainings(Ledger):
         for call in callers:
             call.fail(stopped())
 
+    def _find_origin(self) -> Origin | None:
+        """Where a process of its own finds the class; None where trainings run on threads."""
+        has_train = self._model_class.train is not AIModelBase.train
+        if self._settings.train_isolation == "thread" or not has_train:
+            return None
+        try:
+            return Origin.of(self._model_class)
+        except ConfigError as error:
+            _log.warning("%s; its trainings run in the server's own process", error)
+            return None
+
     def _known(self, version: str, request_id: str) -> Job | None:
         if not request_id:
             return None
@@ -321,4 +336,6 @@ class Trainings(Ledger):
         return training
 
     def _make_runner(self, order: Order) -> Runner:
-        return ThreadRunner(self._model_class, self._store.root, order)
+        if self._origin is None:
+            return ThreadRunner(self._model_class, self._store.root, order)
+        return ProcessRunner(self._origin, self._store.root, order, self._settings)

@@ -27,7 +27,7 @@ from aipod.errors import (
 from aipod.model import AIModelBase
 
 
-@pytest.fixture(params=["thread"])
+@pytest.fixture(params=["thread", "process"])
 def engine_with(request: pytest.FixtureRequest, engine_of: Any) -> Any:
     return lambda model, **settings: engine_of(
         model, **{"train_isolation": request.param, "train_grace": 2, **settings}

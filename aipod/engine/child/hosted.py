@@ -14,6 +14,7 @@ from aipod.engine.child.frames import Piece, Talk, outcome_piece
 from aipod.engine.child.orders import MakeOrder
 from aipod.engine.child.origin import Origin
 from aipod.engine.invoke import endpoint, memory_of, perform, prepare, returned_error
+from aipod.engine.running import full_disk_told
 from aipod.model.base import has_batches
 from aipod.model.batching import BatchPredict
 from aipod.model.call import CallSource, running
@@ -64,7 +65,8 @@ class Hosted:
     def call(self, message: Message, source: CallSource) -> Sequence[Piece]:
         """Run a method, on this thread, and give what is to be said of it."""
         method = message.version
-        value = perform(endpoint(getattr(self._instance, method)), source, message.kwargs())
+        with full_disk_told(method, source.version):
+            value = perform(endpoint(getattr(self._instance, method)), source, message.kwargs())
         return (outcome_piece(self._talk, value, method),)
 
     async def call_async(self, message: Message, source: CallSource) -> Sequence[Piece]:
