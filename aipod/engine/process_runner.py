@@ -107,8 +107,6 @@ class ProcessRunner:
             child = self._child
         if child is not None:
             child.ask(wish)
-        if wish == "cancel":
-            self._source.cancel()
 
     def terminate(self) -> None:
         self._do(ChildInstance.terminate)
@@ -142,27 +140,14 @@ class ProcessRunner:
 
 
 class _Source:
-    """What the child is told of the call: nobody's deadline, and its end when the job's is wished."""
+    """What the child is told of the call: it ends with nobody's deadline. That it is to end is asked of the run."""
 
     method = "train"
     deadline = None
+    cancelled = False
 
     def __init__(self, version: str) -> None:
         self.version = version
-        self.cancelled = False
-        self._lock = threading.Lock()
-        self._actions: list[Callable[[], object]] = []
 
     def watch(self, action: Callable[[], object]) -> None:
-        with self._lock:
-            cancelled = self.cancelled
-            self._actions.append(action)
-        if cancelled:
-            action()
-
-    def cancel(self) -> None:
-        with self._lock:
-            self.cancelled = True
-            actions = list(self._actions)
-        for action in actions:
-            action()
+        pass

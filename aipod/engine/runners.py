@@ -75,7 +75,7 @@ class ThreadRunner:
 
     def ask(self, wish: Wish) -> None:
         if wish == "cancel":
-            self._run.cancelled = True
+            self._run.cancel()
         else:
             self._run.stopping = True
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from aipod.model.base import AIModelBase
 from aipod.model.place import Place, construct
 from aipod.model.run import NO_RUN, Run
 
-__all__ = ["RunSource", "full_disk_told", "run_method"]
+__all__ = ["RunSource", "run_method", "write"]
 
 _log = logging.getLogger("aipod.engine")
 
@@ -35,19 +34,22 @@ class RunSource:
         return self.run.cancelled
 
 
-@contextmanager
-def full_disk_told(method: str, version: str) -> Iterator[None]:
-    """Let who runs a method that writes know that there was no room; in a ``predict`` it is the model's own affair.
+def write(method: Callable[..., Any], source: RunSource, arguments: dict[str, Any]) -> Any:
+    """Call an ``initialize`` or a ``train``.
 
     Raises:
-        StorageFull: There was none.
+        StorageFull: There was no room for what it wrote.
+        TrainingCancelled: It came to its end because it was told to.
+        BaseException: Whatever else it raised.
     """
     try:
-        yield
+        value = perform(method, source, arguments)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and method in ("initialize", "train"):
-            raise StorageFull(f"{method} of version {version!r}") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"{source.method} of version {source.version!r}") from error
         raise
+    source.run.returned()
+    return value
 
 
 def run_method(
@@ -61,8 +63,7 @@ def run_method(
     """
     instance = construct(model_class, place, source.version, root, {"_aipod_run": source.run})
     try:
-        with full_disk_told(source.method, source.version):
-            return perform(endpoint(getattr(instance, source.method)), source, arguments)
+        return write(endpoint(getattr(instance, source.method)), source, arguments)
     finally:
         try:
             instance.dispose()

@@ -45,6 +45,8 @@ class Trained(AIModelBase):
         return {"value": value, "loss": 0.5, "epochs": 3, "nan": float("nan")} if returns is None else returns
 
     def wait_for(self, gate: str) -> None:
+        if gate:
+            Path(f"{gate}.pid").write_text(str(os.getpid()))
         end = time.monotonic() + _PATIENCE
         while gate and not Path(gate).exists() and not self.cancelled and not self.stopping:
             assert time.monotonic() < end
@@ -69,6 +71,11 @@ class Resumable(Trained):
     """Counts in a file, and goes on from what it finds there."""
 
     resumable = True
+
+    def wait_for(self, gate: str) -> None:
+        super().wait_for(gate)
+        # It comes to nothing more.
+        assert not self.cancelled
 
     def train(self, until: int = 3, gate: str = "", gate_at: int = 1) -> dict[str, Any]:  # type: ignore[override]
         path = self.model_dir() / "counted"
