@@ -26,7 +26,7 @@ from aipod.model import disk, jsontext, manifest, revisions
 from aipod.model.job import Job, JobState, read_job
 from aipod.model.layout import JOB_STAMP, Layout, version_of
 from aipod.model.locks import Lock, acquire, try_acquire
-from aipod.model.own_job import CALL, OUTPUT, PARTS, RECORDS, RESULT, STATE, OwnJob, tidy
+from aipod.model.own_job import CALL, OUTPUT, PARTS, RECORDS, RESULT, STATE, OwnJob, spent_parts
 
 __all__ = ["Jobs"]
 
@@ -202,7 +202,9 @@ class Jobs:
                 job_id, part = os.path.splitext(path.name.removeprefix(".").removesuffix(".tmp"))
                 if part not in PARTS or version_of(job_id) is None:
                     continue
-                stray = path.suffix == ".tmp" or self._read(job_id) is None
+                known = self._read(job_id)
+                spent = known is not None and known.is_over and part in spent_parts(known.state)
+                stray = path.suffix == ".tmp" or known is None or spent
                 if stray and not self._has_owner(job_id):
                     disk.remove(path)
 
@@ -224,7 +226,8 @@ class Jobs:
             try:
                 self._save(job)
                 if job.is_over:
-                    tidy(lambda part: self._path(job.id, part), job.state)
+                    for part in spent_parts(job.state):
+                        disk.remove(self._path(job.id, part))
             except OSError as error:
                 # A full disk can still be served from; the next look writes it.
                 logger.warning("job %s could not be settled: %s", job.id, error)

@@ -12,7 +12,7 @@ from aipod.model import disk, manifest
 from aipod.model.job import Job, JobState
 from aipod.model.locks import Lock
 
-__all__ = ["CALL", "OUTPUT", "PARTS", "RECORDS", "RESULT", "STATE", "OwnJob", "tidy"]
+__all__ = ["CALL", "OUTPUT", "PARTS", "RECORDS", "RESULT", "STATE", "OwnJob", "spent_parts"]
 
 CALL, RESULT, OUTPUT, RECORDS, STATE = ".call", ".result", ".out", ".jsonl", ".json"
 # The state goes first: without it there is no such job, and what is left of it is removed when a store is opened.
@@ -75,7 +75,8 @@ class OwnJob:
             # Also if the state was refused: what cannot be called any more does not begin anew.
             if is_over:
                 with suppress(OSError):
-                    tidy(self._path, state)
+                    for part in spent_parts(state):
+                        disk.remove(self._path(part))
             self.let_go()
 
     def let_go(self) -> None:
@@ -83,8 +84,6 @@ class OwnJob:
         self._lock.release()
 
 
-def tidy(path: Callable[[str], Path], state: JobState) -> None:
-    """Remove what a job that is over needs no more."""
-    disk.remove(path(CALL))
-    if state != "succeeded":
-        disk.remove(path(RESULT))
+def spent_parts(state: JobState) -> tuple[str, ...]:
+    """What a job that is over needs no more."""
+    return (CALL,) if state == "succeeded" else (CALL, RESULT)
