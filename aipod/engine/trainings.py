@@ -194,11 +194,12 @@ class Trainings(Ledger):
 
     def close(self, timeout: float) -> bool:
         """Wait for those that run, and end their processes after ``timeout`` seconds; False if some still run."""
+        deadline = time.monotonic() + timeout
         with self._lock:
             self._changed.wait_for(lambda: not self._running, timeout)
             running = list(self._running)
         killed = [runner.kill() for one in running if (runner := one.runner) is not None]
-        return self._chores.close(_REAP_SECONDS if any(killed) else 0.0)
+        return self._chores.close(max(deadline - time.monotonic(), _REAP_SECONDS if any(killed) else 0.0))
 
     def abandon(self) -> None:
         """The time to finish is over: answer every call that still waits for a job."""
@@ -324,15 +325,11 @@ class Trainings(Ledger):
         Raises:
             InvalidArgument: Another process holds it.
         """
-        with self._lock:
+        # One that is just let in is on the disk a moment before it is held.
+        with self._door, self._lock:
             training = self._held.get(job_id)
         if training is None and not self.get(job_id).is_over:
-            with self._lock:
-                training = self._held.get(job_id)
-            if training is None and not self.get(job_id).is_over:
-                raise InvalidArgument(
-                    f"another server on the same data path holds training job {job_id!r}; ask that one"
-                )
+            raise InvalidArgument(f"another server on the same data path holds training job {job_id!r}; ask that one")
         return training
 
     def _make_runner(self, order: Order) -> Runner:
