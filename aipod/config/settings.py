@@ -121,6 +121,23 @@ class Settings:
     default_timeout: float = setting(
         300.0, seconds(), "the time for a call that brings no deadline, train excepted; 0 sets none"
     )
+    train_isolation: Literal["process", "thread"] = setting(
+        "process",
+        choice("process", "thread"),
+        "where a training runs: in a process of its own, or on a thread of the server",
+        of_class=True,
+    )
+    train_max_jobs: int = setting(1, whole(1, 1024), "how many trainings run at a time; the others wait for their turn")
+    train_max_queued: int = setting(64, whole(0), "how many trainings may wait for their turn")
+    train_exclusive: bool = setting(
+        False, flag(), "unload the version while it is trained, so that the training has the accelerator", of_class=True
+    )
+    train_nice: int = setting(5, whole(0, 19), "how far a training's process stands back for others on the same cores")
+    train_timeout: float = setting(0.0, seconds(), "how long a training may run; 0 sets no limit")
+    train_grace: float = setting(10.0, seconds(), "the time for a training to end that was told to; then it is killed")
+    watch_seconds: float = setting(
+        5.0, seconds(), "how often to look for revisions that other programs put in place; 0 never does"
+    )
     drain_seconds: float = setting(30.0, seconds(), "how long running calls may go on after SIGTERM")
     send_tracebacks: Literal["auto", "always", "never"] = setting(
         "auto",

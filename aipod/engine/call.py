@@ -48,6 +48,8 @@ class Call:
         started: Instant at which the model began with it, 0.0 before.
         through: Set once the model is through with it, before it is answered.
         entry: What it brings to a batch, once it is decoded for one; the lane's and the batch's own.
+        detach: Whether a ``train`` is answered with its job as soon as there is one, and not when that is over.
+        request_id: What its caller calls it; a ``train`` that comes again under the same name is the same job.
     """
 
     __slots__ = (
@@ -55,11 +57,13 @@ class Call:
         "arrived",
         "cancelled",
         "deadline",
+        "detach",
         "entry",
         "method",
         "on_cancel",
         "priority",
         "queue",
+        "request_id",
         "size_bytes",
         "started",
         "through",
@@ -81,6 +85,8 @@ class Call:
         self.queue: Queue | None = None
         self.on_cancel: Callable[[], object] | None = None
         self.entry: Entry = UNREAD
+        self.detach = False
+        self.request_id = ""
         # list.pop is one step under the interpreter's lock: it decides the race without a lock per call.
         self._unanswered = [True]
 

@@ -33,6 +33,8 @@ from aipod.engine.publishing import Publisher
 from aipod.engine.refusals import draining
 from aipod.engine.replicas import Replicas, count
 from aipod.engine.single_lane import SingleLane
+from aipod.engine.trainings import Trainings
+from aipod.engine.watching import Watch
 from aipod.engine.workers import EventLoop, Workers
 from aipod.errors import AipodError, ConfigError, InternalError, InvalidArgument, NotSupportedError
 from aipod.model.base import AIModelBase, has_batches, has_unused_batches
@@ -122,11 +124,12 @@ class Engine:
             )
             self.admin = Administration(self._store, self._pool, self._workers_busy)
             self._publisher = Publisher(self.model_class, self._store, self._pool)
+            self.trainings = Trainings(self.model_class, self._store, self._pool, settings, self._clock)
             self._routes: dict[str, Callable[[Call], None]] = {
                 "predict": self._to_pool,
                 "log": self._to_pool if self.model_class.log is not AIModelBase.log else self._to_records,
                 "initialize": self._to_publisher,
-                "train": self._to_publisher,
+                "train": self._to_trainings,
             }
             if 0 < settings.model_pool_size < len(set(pinned)):
                 sizes = (
@@ -137,7 +140,10 @@ class Engine:
                 self._pool.pin(version)
             if has_unused_batches(self.model_class):
                 _log.warning("%s.predict_batch is not used: it does not take (inputs)", self.model_class.__name__)
+            self._watch = Watch(self._store, self._pool, settings.watch_seconds, self._clock, self._chores)
             self._open = True
+        self.trainings.open()
+        self._watch.begin()
         self.admin.preload([*wanted, *pinned])
 
     def close(self, timeout: float | None = None) -> bool:
@@ -158,9 +164,13 @@ class Engine:
         def left() -> float:
             return max(0.0, deadline - time.monotonic())
 
+        self._watch.end()
+        self.trainings.drain()
         idle = self._pool.close(left())
+        idle = self.trainings.close(left()) and idle
         idle = self._chores.close(left()) and self._desk.close(left()) and idle
         if not idle:
+            self.trainings.abandon()
             self._pool.abandon()
             self._publisher.abandon()
         # A worker that runs nothing ends at once; what still runs now has had its time.
@@ -277,6 +287,18 @@ class Engine:
         if self._closed:
             raise draining()
         self._chores.run(f"{call.method}-{call.version}", partial(self._publisher.run, call), for_caller=True)
+
+    def _to_trainings(self, call: Call) -> None:
+        call.version = check_version(call.version)
+        if self._closed:
+            raise draining()
+        self._chores.run(f"train-{call.version}", partial(self._start_training, call), for_caller=True)
+
+    def _start_training(self, call: Call) -> None:
+        try:
+            self.trainings.run(call)
+        except BaseException as error:
+            call.fail(error_of(error))
 
     def _to_records(self, call: Call) -> None:
         """The base class's ``log``: reads records from disk, with no instance at all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aipod.errors import Overloaded, Unavailable
 
-__all__ = ["draining", "no_hope", "no_place", "stopped"]
+__all__ = ["draining", "interrupted", "no_hope", "no_place", "stopped"]
 
 
 def draining() -> Unavailable:
@@ -27,3 +27,8 @@ def no_hope(version: str) -> Overloaded:
         f"no place in the pool for version {version!r}: pinned versions take all of it;"
         " unpin one, or raise AIPOD_MODEL_POOL_SIZE or AIPOD_MODEL_POOL_BYTES"
     )
+
+
+def interrupted(job: str, goes_on: bool) -> Unavailable:
+    what = "it goes on when a server is back" if goes_on else "start it again when a server is back"
+    return Unavailable(f"the server stopped before training job {job!r} was through; {what}", may_have_run=True)

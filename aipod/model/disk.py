@@ -24,6 +24,7 @@ from aipod.errors import AipodError, StorageError, StorageFull
 
 __all__ = [
     "append_line",
+    "check_room",
     "copy_tree",
     "create_dir",
     "doing",
@@ -267,6 +268,18 @@ def copy_tree(source: Path, target: Path, skip: frozenset[str] = frozenset()) ->
             missing = tree_bytes(source) - tree_bytes(target) - shutil.disk_usage(target).free
             error.missing_bytes = max(0, missing)  # type: ignore[attr-defined]
         raise
+
+
+def check_room(directory: Path, needed_bytes: int) -> None:
+    """
+    Raises:
+        OSError: As a full disk's, which knows how much is missing: there is less room than that.
+    """
+    missing = needed_bytes - shutil.disk_usage(directory).free
+    if missing > 0:
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(directory))
+        error.missing_bytes = missing  # type: ignore[attr-defined]
+        raise error
 
 
 def _copy_into(source: Path, target: Path, skip: frozenset[str]) -> None:

@@ -1,7 +1,12 @@
-"""Training jobs: a small file with the state, and one with the records, which is locked while the job runs.
+"""Training jobs on disk: a small file with the state, and others beside it.
 
-So a job that says ``running`` and whose records are not locked has lost its owner; opening the store marks it
-interrupted.
+The records are locked by the process whose job it is, from the moment it is queued until it is over. So a job that says
+``running`` and whose records are not locked has lost its owner. Whoever finds one settles it: it succeeded, if the live
+revision says that it is its work; else it is interrupted. What is queued, or goes on after an interruption, waits for
+an engine that takes it over.
+
+A state is on the disk before anybody hears of it. The call is there before the job is, and what ``train`` returned
+before its revision is published; so a job that has succeeded has a result.
 """
 
 from __future__ import annotations
@@ -9,77 +14,26 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from secrets import token_hex
-from typing import Literal
+from typing import Any
 
 from aipod.errors import JobNotFound
-from aipod.model import disk
-from aipod.model.layout import Layout
+from aipod.model import disk, jsontext, manifest, revisions
+from aipod.model.job import Job, JobState, read_job
+from aipod.model.layout import JOB_STAMP, Layout, version_of
 from aipod.model.locks import Lock, acquire, try_acquire
-from aipod.model.manifest import now
+from aipod.model.own_job import CALL, OUTPUT, PARTS, RECORDS, RESULT, STATE, OwnJob, spent_parts
 
-__all__ = ["Job", "JobState", "Jobs", "RunningJob"]
+__all__ = ["Jobs"]
 
 logger = logging.getLogger("aipod.store")
 
-JobState = Literal["running", "succeeded", "failed", "interrupted"]
-
 KEPT_JOBS = 20
-
-_STAMP = "%Y%m%dT%H%M%S%fZ"
-_ID = re.compile(r"(?P<version>[^@/]+)@(?P<stamp>\d{8}T\d{12}Z)-[0-9a-f]{4}")
-
-
-@dataclass(frozen=True)
-class Job:
-    """What is known of one training run.
-
-    Attributes:
-        id: Sorts by time, names the version, and is a file name.
-        started, ended: UTC, ISO 8601; ``ended`` is ``""`` while it runs.
-        reason: Why it did not succeed.
-        revision: The number that it published, if it did.
-    """
-
-    id: str
-    version: str
-    kind: str
-    state: JobState
-    started: str
-    ended: str = ""
-    reason: str = ""
-    revision: int | None = None
-
-
-class RunningJob:
-    """A job that this process runs.
-
-    Attributes:
-        id: The job's.
-        log_path: Where its records go.
-    """
-
-    def __init__(self, job: Job, log_path: Path, lock: Lock, save: Callable[[Job], None]) -> None:
-        self.id = job.id
-        self.log_path = log_path
-        self._job = job
-        self._lock = lock
-        self._save = save
-
-    def finish(self, state: JobState, reason: str = "", revision: int | None = None) -> Job:
-        """Write down how it ended. If that is refused the job is found interrupted later."""
-        job = replace(self._job, state=state, ended=now(), reason=reason, revision=revision)
-        try:
-            with disk.doing(f"writing down how job {self.id!r} ended"):
-                self._save(job)
-        finally:
-            self._lock.release()
-        return job
+LOST = "the process that ran it ended"
 
 
 class Jobs:
@@ -94,42 +48,92 @@ class Jobs:
         latest = max(self._ids(version), default=None)
         if latest is not None:
             stamp = latest.rpartition("@")[2].partition("-")[0]
-            before = datetime.strptime(stamp, _STAMP).replace(tzinfo=timezone.utc)
+            before = datetime.strptime(stamp, JOB_STAMP).replace(tzinfo=timezone.utc)
             moment = max(moment, before + timedelta(microseconds=1))
-        return f"{version}@{moment.strftime(_STAMP)}-{token_hex(2)}"
+        return f"{version}@{moment.strftime(JOB_STAMP)}-{token_hex(2)}"
 
-    def start(self, job_id: str, kind: str = "train") -> RunningJob:
-        """Write down that a job runs; called by the one writer of its version. Old jobs of the version are forgotten.
+    def start(
+        self,
+        job_id: str,
+        kind: str = "train",
+        state: JobState = "running",
+        call: bytes | memoryview = b"",
+        request_id: str = "",
+        parameters: Mapping[str, Any] | None = None,
+        resumable: bool = False,
+    ) -> OwnJob:
+        """Write down a new job; called by the one writer of its version. Old jobs of the version are forgotten.
+
+        Args:
+            call: What ``train`` is to be called with, for whoever runs it.
 
         Raises:
             StorageError: It could not be written down; there is no such job then.
         """
-        version = _version(job_id)
-        log_path = self._layout.jobs / f"{job_id}.jsonl"
-        job = Job(job_id, version, kind, "running", now())
+        version, created = _version(job_id), manifest.now()
+        job = Job(
+            id=job_id,
+            version=version,
+            kind=kind,
+            state=state,
+            created=created,
+            started=created if state == "running" else "",
+            request_id=request_id,
+            parameters=jsontext.keep_plain(parameters or {}),
+            resumable=resumable,
+        )
+        records = self._path(job_id, RECORDS)
         with disk.doing(f"starting job {job_id!r}"), acquire(self._layout.jobs, exclusive=False):
             self._forget(self._ids(version)[: -KEPT_JOBS + 1])
-            disk.write_in_place(log_path, b"")
-            lock = try_acquire(log_path, exclusive=True)
+            disk.write_in_place(records, b"")
+            lock = try_acquire(records, exclusive=True)
             if lock is None:
                 raise FileExistsError(job_id)
             try:
+                if call:
+                    disk.write_file(self._path(job_id, CALL), bytes(call))
                 self._save(job)
             except BaseException:
                 lock.release()
-                disk.remove(log_path)
+                for part in (CALL, RECORDS):
+                    disk.remove(self._path(job_id, part))
                 raise
-        return RunningJob(job, log_path, lock, self._save)
+        return self._own(job, lock)
+
+    def take(self, job_id: str) -> OwnJob | None:
+        """Hold a job that nobody holds and that is to go on; None if there is nothing to take.
+
+        Called by the one writer of its version.
+        """
+        with disk.doing(f"taking over job {job_id!r}"), acquire(self._layout.jobs, exclusive=False):
+            try:
+                lock = try_acquire(self._path(job_id, RECORDS), exclusive=True)
+            except FileNotFoundError:
+                return None
+            if lock is None:
+                return None
+            job = self._read(job_id)
+            if job is not None and _goes_on(job):
+                if self._path(job_id, CALL).exists():
+                    return self._own(job, lock)
+                # It ended, and the disk had no room for that.
+                self._save(replace(job, state="interrupted", ended=manifest.now(), reason=LOST, resumable=False))
+            lock.release()
+            return None
+
+    def waiting(self) -> list[Job]:
+        """Those that are to go on, held by somebody or not; the oldest first."""
+        return sorted(filter(_goes_on, self.all()), key=lambda job: job.created)
 
     def get(self, job_id: str) -> Job:
         """
         Raises:
             JobNotFound: No job has that id, or it was forgotten.
         """
-        job = self._read(job_id) if _ID.fullmatch(job_id) else None
+        job = self._read(job_id) if version_of(job_id) else None
         if job is None:
             raise JobNotFound(job_id[:300])
-        return job
+        return self._settled(job) if job.is_active and job.state != "queued" else job
 
     def latest(self, version: str) -> Job | None:
         # Asked with every look at a training log: the newest that can be read, and no other is.
@@ -139,50 +143,158 @@ class Jobs:
         """Those of a version, the oldest first."""
         return [job for job in map(self._read, self._ids(version)) if job is not None]
 
+    def all(self) -> list[Job]:
+        """Those of all versions, the oldest first."""
+        found = [job for job in map(self._read, self._ids(None)) if job is not None]
+        return sorted(found, key=lambda job: job.created)
+
     def log_path(self, job_id: str) -> Path:
         """Where the job's records are."""
-        return self._layout.jobs / f"{self.get(job_id).id}.jsonl"
+        return self._path(self.get(job_id).id, RECORDS)
+
+    def output(self, job_id: str) -> bytes:
+        """What the model printed."""
+        return self._bytes(job_id, OUTPUT) or b""
+
+    def result(self, job_id: str) -> bytes | None:
+        """What ``train`` returned, as it was given to :meth:`OwnJob.keep_result`; None if there is nothing."""
+        return self._bytes(job_id, RESULT)
+
+    def _bytes(self, job_id: str, part: str) -> bytes | None:
+        path = self._path(self.get(job_id).id, part)
+        with disk.doing(f"reading job {job_id!r}"):
+            try:
+                return path.read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def changed(self, job_id: str) -> tuple[int, ...]:
+        """A value that is another when the job's state or its records are; all zero if it is gone."""
+        marks: list[int] = []
+        for part in (STATE, RECORDS):
+            try:
+                info = os.stat(self._path(job_id, part))
+            except OSError:
+                marks += [0, 0]
+            else:
+                marks += [info.st_mtime_ns, info.st_size]
+        return tuple(marks)
+
+    def last_record(self, job_id: str) -> float:
+        """Seconds since the epoch at which a record was last written; 0.0 without one."""
+        try:
+            info = os.stat(self.log_path(job_id))
+        except OSError:
+            return 0.0
+        return info.st_mtime if info.st_size else 0.0
+
+    def staged(self) -> frozenset[str]:
+        """The ids of those whose staging directory is needed although nobody holds it."""
+        return frozenset(job.id for job in self.all() if job.resumable and _needs_staging(job))
 
     def interrupt_dead(self) -> None:
-        """Mark those whose owner is gone, and remove what it left half written."""
+        """Settle those whose owner is gone, and remove what it left half written."""
         with acquire(self._layout.jobs, exclusive=True):
-            for job_id in self._ids(None):
-                # Asked once more at the end: a job without an owner may have finished in between.
-                if self._is_running(job_id) and not self._has_owner(job_id) and self._is_running(job_id):
-                    job = replace(self.get(job_id), state="interrupted", ended=now())
-                    try:
-                        self._save(replace(job, reason="the process that ran it ended"))
-                    except OSError as error:
-                        # A full disk can still be served from; the next opening writes it.
-                        logger.warning("job %s could not be marked as interrupted: %s", job_id, error)
+            for job in self.all():
+                if job.state in ("running", "cancelling"):
+                    self._settled(job)
             for path in sorted(self._layout.jobs.iterdir()):
-                job_id = path.name.removesuffix(".jsonl").removeprefix(".").removesuffix(".json.tmp")
-                stray = path.suffix == ".tmp" or self._read(job_id) is None
-                if _ID.fullmatch(job_id) and stray and not self._has_owner(job_id):
+                job_id, part = os.path.splitext(path.name.removeprefix(".").removesuffix(".tmp"))
+                if part not in PARTS or version_of(job_id) is None:
+                    continue
+                known = self._read(job_id)
+                spent = known is not None and known.is_over and part in spent_parts(known.state)
+                stray = path.suffix == ".tmp" or known is None or spent
+                if stray and not self._has_owner(job_id):
                     disk.remove(path)
-
-    def _is_running(self, job_id: str) -> bool:
-        job = self._read(job_id)
-        return job is not None and job.state == "running"
-
-    def _has_owner(self, job_id: str) -> bool:
-        try:
-            lock = try_acquire(self._layout.jobs / f"{job_id}.jsonl", exclusive=True)
-        except FileNotFoundError:
-            return False
-        if lock is None:
-            return True
-        lock.release()
-        return False
 
     def forget_all(self, version: str) -> None:
         """Remove every job of a version."""
         self._forget(self._ids(version))
 
+    def _settled(self, job: Job) -> Job:
+        """The job, or, where its owner died, what has become of it, written down."""
+        lock = self._unowned(job.id)
+        if lock is None:
+            return self._read(job.id) or job
+        with lock:
+            # Asked once more: a job without an owner may have finished in between.
+            job = self._read(job.id) or job
+            if job.state not in ("running", "cancelling"):
+                return job
+            job = self._verdict(job)
+            try:
+                self._save(job)
+                if job.is_over:
+                    for part in spent_parts(job.state):
+                        disk.remove(self._path(job.id, part))
+            except OSError as error:
+                # A full disk can still be served from; the next look writes it.
+                logger.warning("job %s could not be settled: %s", job.id, error)
+        return job
+
+    def _verdict(self, job: Job) -> Job:
+        """What became of a job whose owner died while it ran."""
+        made = self._made(job)
+        if made is not None and made == self._live(job.version):
+            entry = manifest.read(self._layout.revision(job.version, made)) or {}
+            metrics = entry.get("metrics")
+            return replace(
+                job,
+                state="succeeded",
+                ended=manifest.now(),
+                revision=made,
+                metrics=metrics if isinstance(metrics, dict) else {},
+                resumable=False,
+            )
+        if job.state == "cancelling":
+            return replace(job, state="cancelled", ended=manifest.now(), resumable=False, reason=LOST)
+        reason = LOST if made is None else f"{LOST}; revision {made} is its work, and a rollback to it makes it live"
+        goes_on = job.resumable and (self._layout.staging / job.id).is_dir()
+        return replace(job, state="interrupted", ended=manifest.now(), reason=reason, revision=made, resumable=goes_on)
+
+    def _made(self, job: Job) -> int | None:
+        for number in reversed(revisions.numbers(self._layout, job.version)):
+            entry = manifest.read(self._layout.revision(job.version, number))
+            if entry is not None and entry.get("job") == job.id:
+                return number
+        return None
+
+    def _live(self, version: str) -> int | None:
+        try:
+            return revisions.live(self._layout, version)
+        except OSError:
+            return None
+
+    def _has_owner(self, job_id: str) -> bool:
+        if not self._path(job_id, RECORDS).exists():
+            return False
+        lock = self._unowned(job_id)
+        if lock is None:
+            return True
+        lock.release()
+        return False
+
+    def _unowned(self, job_id: str) -> Lock | None:
+        """The lock of a job that nobody holds; None if somebody does."""
+        records = self._path(job_id, RECORDS)
+        try:
+            return try_acquire(records, exclusive=True)
+        except FileNotFoundError:
+            # Somebody removed them by hand.
+            disk.write_in_place(records, b"")
+            return try_acquire(records, exclusive=True)
+
+    def _own(self, job: Job, lock: Lock) -> OwnJob:
+        return OwnJob(job, lambda part: self._path(job.id, part), lock, self._save)
+
     def _forget(self, ids: list[str]) -> None:
         for job_id in ids:
-            disk.remove(self._layout.jobs / f"{job_id}.json")
-            disk.remove(self._layout.jobs / f"{job_id}.jsonl")
+            for part in PARTS:
+                disk.remove(self._path(job_id, part))
+
+    def _path(self, job_id: str, part: str) -> Path:
+        return self._layout.jobs / f"{job_id}{part}"
 
     def _ids(self, version: str | None) -> list[str]:
         start = "" if version is None else f"{version}@"
@@ -190,23 +302,30 @@ class Jobs:
             names = os.listdir(self._layout.jobs)
         except FileNotFoundError:
             return []
-        ids = (name[: -len(".json")] for name in names if name.startswith(start) and name.endswith(".json"))
-        return sorted(filter(_ID.fullmatch, ids))
+        ids = (name[: -len(STATE)] for name in names if name.startswith(start) and name.endswith(STATE))
+        return sorted(filter(version_of, ids))
 
     def _read(self, job_id: str) -> Job | None:
         try:
-            data = json.loads((self._layout.jobs / f"{job_id}.json").read_bytes())
-            return Job(**{field.name: data[field.name] for field in fields(Job)})
+            return read_job(json.loads(self._path(job_id, STATE).read_bytes()))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def _save(self, job: Job) -> None:
-        disk.write_file(self._layout.jobs / f"{job.id}.json", json.dumps(asdict(job), ensure_ascii=False).encode())
+        disk.write_file(self._path(job.id, STATE), json.dumps(asdict(job), ensure_ascii=False).encode())
         disk.sync_dir(self._layout.jobs)
 
 
+def _goes_on(job: Job) -> bool:
+    return job.state == "queued" or (job.state == "interrupted" and job.resumable)
+
+
+def _needs_staging(job: Job) -> bool:
+    return job.state in ("running", "interrupted")
+
+
 def _version(job_id: str) -> str:
-    match = _ID.fullmatch(job_id)
-    if match is None:
+    version = version_of(job_id)
+    if version is None:
         raise JobNotFound(job_id[:300])
-    return match["version"]
+    return version

@@ -11,7 +11,9 @@
     staging/<job>/                 what an initialize or a train is writing; locked by its owner
     staging/.scratch-<hex>/        for an instance without data; locked by its owner
     staging/.trash-<hex>/          what is being removed
-    jobs/<job>.json, <job>.jsonl   state and records of a training run; the records are locked while it runs
+    jobs/<job>.json, <job>.jsonl   state and records of a training run; the records are locked by whose job it is
+    jobs/<job>.call, <job>.result  what ``train`` was called with, until the job is over; what it returned
+    jobs/<job>.out                 what the model printed
     aliases.json                   alias -> version
     format.json                    the version of this layout
 """
@@ -21,11 +23,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-__all__ = ["MODELS", "REVISIONS", "Layout", "is_revision", "link_text", "linked"]
+__all__ = ["JOB_STAMP", "MODELS", "REVISIONS", "Layout", "is_revision", "job_of", "link_text", "linked", "version_of"]
 
 MODELS = "models"
 REVISIONS = "revisions"
 
+JOB_STAMP = "%Y%m%dT%H%M%S%fZ"
+
+_JOBS = "jobs"
+_JOB = re.compile(r"(?P<version>[^@/]+)@\d{8}T\d{12}Z-[0-9a-f]{4}")
 _LINK = re.compile(r"\.\./revisions/([^/]+)/([1-9][0-9]*)")
 
 
@@ -45,6 +51,18 @@ def is_revision(directory: Path) -> bool:
     return directory.name.isdigit() and directory.parent.parent.name == REVISIONS
 
 
+def version_of(job_id: str) -> str | None:
+    """The version that a job's id names; None if it is no job's id."""
+    match = _JOB.fullmatch(job_id)
+    return match["version"] if match else None
+
+
+def job_of(log_path: Path) -> str:
+    """The id of the job whose records lie there; ``""`` if they are not a job's."""
+    is_job = log_path.parent.name == _JOBS and version_of(log_path.stem) is not None
+    return log_path.stem if is_job else ""
+
+
 class Layout:
     """The paths under one root. Every version or job that it is given has been checked before."""
 
@@ -53,7 +71,7 @@ class Layout:
         self.models = root / MODELS
         self.revisions = root / REVISIONS
         self.staging = root / "staging"
-        self.jobs = root / "jobs"
+        self.jobs = root / _JOBS
         self.aliases = root / "aliases.json"
         self.format = root / "format.json"
 

@@ -15,6 +15,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path, PurePath
@@ -29,6 +30,7 @@ __all__ = [
     "build",
     "damage",
     "is_manifest",
+    "marks",
     "names_any",
     "now",
     "own_name",
@@ -63,6 +65,7 @@ class About:
         job: The id of what made it.
         parent: The revision that it was made from.
         result: What the model returned; left out if JSON cannot hold it, or it is long.
+        metrics: The numbers among what it returned.
     """
 
     version: str
@@ -71,6 +74,7 @@ class About:
     job: str | None = None
     parent: int | None = None
     result: object = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 def build(directory: Path, about: About, digests: bool = True) -> dict[str, Any]:
@@ -92,6 +96,7 @@ def build(directory: Path, about: About, digests: bool = True) -> dict[str, Any]
         "job": about.job,
         "parameters": jsontext.keep_plain(about.parameters),
         "result": kept.get("result"),
+        "metrics": dict(about.metrics),
         "files": {name: _describe(directory / name, digests) for name in _names(directory)},
     }
 
@@ -162,6 +167,17 @@ def damage(directory: Path) -> list[str]:
             if actual != entry:
                 problems.append(f"{name} is not what was published")
     return problems
+
+
+def marks(directory: Path) -> tuple[object, ...]:
+    """A value that is another when a file has come, gone or changed; cheap, since nothing is read."""
+    found: list[object] = []
+    for parent, _, files in os.walk(directory):
+        for name in sorted(files):
+            with suppress(FileNotFoundError):
+                info = os.lstat(os.path.join(parent, name))
+                found.append((parent, name, info.st_size, info.st_mtime_ns))
+    return tuple(found)
 
 
 def _names(directory: Path) -> Iterator[str]:

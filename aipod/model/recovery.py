@@ -45,7 +45,7 @@ def open_layout(layout: Layout, jobs: Jobs) -> None:
             disk.sync_dir(layout.root)
         for path in (layout.format, layout.aliases):
             disk.remove(disk.temporary_name(path))
-        staging.sweep(layout)
+        staging.sweep(layout, jobs.staged())
         _sweep_links(layout)
         for version in sorted({*_names(layout.revisions), *_names(layout.models)}):
             _finish(layout, version)

@@ -34,8 +34,9 @@ class Run:
         on_record: Called after each record of the training log.
 
     Attributes:
-        cancelled: Whether the run is to end, and what it made to be thrown away.
         stopping: Whether it is to come to an end early, and what it has by then to be published.
+        heard: Whether the model has been told that it is cancelled. Until it has, what it returns is what it would have
+            returned anyway.
     """
 
     def __init__(
@@ -48,9 +49,30 @@ class Run:
         self.version = version
         self.job_id = job_id
         self.resume_from = resume_from
-        self.cancelled = False
         self.stopping = False
+        self.heard = False
+        self._cancelled = False
         self._on_record = on_record
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run is to end, and what it made to be thrown away. Who asks has heard of it."""
+        if self._cancelled:
+            self.heard = True
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Let it end."""
+        self._cancelled = True
+
+    def returned(self) -> None:
+        """``train`` has returned.
+
+        Raises:
+            TrainingCancelled: It has heard that it is to end, so that what it returned may be half of something.
+        """
+        if self.heard:
+            raise TrainingCancelled(self.version, self.job_id)
 
     def recorded(self) -> None:
         """A record was written.

@@ -52,6 +52,10 @@ class Staging:
         if lock is not None:
             lock.release()
 
+    def leave(self) -> None:
+        """Unlock it as it is, for a run that goes on from it; it is not discarded then."""
+        self.let_go()
+
     def discard(self) -> None:
         """Remove it with all that is in it; after it was published or discarded, nothing happens."""
         if self._lock is not None:
@@ -118,12 +122,12 @@ def _make(layout: Layout, directory: Path) -> Lock:
     return lock
 
 
-def sweep(layout: Layout) -> None:
-    """Remove every directory whose owner is gone."""
+def sweep(layout: Layout, spared: frozenset[str] = frozenset()) -> None:
+    """Remove every directory whose owner is gone, but those that a job goes on from."""
     dead: list[Lock] = []
     with acquire(layout.staging, exclusive=True):
         for path in sorted(layout.staging.iterdir()):
-            if path.is_dir() and not path.is_symlink():
+            if path.is_dir() and not path.is_symlink() and path.name not in spared:
                 lock = try_acquire(path, exclusive=True)
                 if lock is not None:
                     dead.append(lock)

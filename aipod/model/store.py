@@ -25,15 +25,17 @@ from typing import Any, BinaryIO
 from aipod.errors import Conflict, InvalidArgument, StorageError, VersionNotFound
 from aipod.model import adoption, archive, disk, manifest, publishing, recovery, revisions
 from aipod.model.aliases import Aliases
-from aipod.model.jobs import Job, Jobs, JobState, RunningJob
+from aipod.model.job import Job, JobState
+from aipod.model.jobs import Jobs
 from aipod.model.layout import Layout
 from aipod.model.leases import Lease, lease
 from aipod.model.names import check_version
+from aipod.model.own_job import OwnJob
 from aipod.model.place import LOG_NAME
 from aipod.model.staging import Scratch, Staging
 from aipod.model.writers import WriterKind, writing
 
-__all__ = ["Job", "JobState", "Jobs", "Lease", "Revision", "RunningJob", "Scratch", "Staging", "Store"]
+__all__ = ["Job", "JobState", "Jobs", "Lease", "OwnJob", "Revision", "Scratch", "Staging", "Store"]
 
 
 @dataclass(frozen=True)
@@ -177,14 +179,19 @@ class Store:
         """A private directory for the writer of a version.
 
         Args:
-            job: The training job's id; by default a new id.
+            job: The training job's id; by default a new id. The directory that an interrupted run of it left is taken
+                up as it is.
             source: A revision whose files it starts with; none makes it empty.
+
+        Raises:
+            StorageFull: There is no room for a copy of ``source``; says how much is missing.
         """
         version = check_version(version)
         with disk.doing(f"making a private directory for version {version!r}"):
             staging = Staging(self._layout, version, job or self.jobs.new_id(version))
             if source is not None:
                 try:
+                    disk.check_room(staging.directory, disk.tree_bytes(source.directory))
                     own = manifest.own_name(source.directory)
                     disk.copy_tree(source.directory, staging.directory, frozenset({own} if own else ()))
                 except BaseException:
@@ -200,6 +207,7 @@ class Store:
         parameters: Mapping[str, Any] | None = None,
         parent: int | None = None,
         result: object = None,
+        metrics: Mapping[str, float] | None = None,
     ) -> int:
         """Turn a staging directory into the live revision of its version; called by the version's writer.
 
@@ -210,12 +218,13 @@ class Store:
             parameters: What the model's method was called with.
             parent: The revision that it was made from.
             result: What the model's method returned; kept if it is short and JSON can hold it.
+            metrics: The numbers among what it returned.
 
         Returns:
             The number.
         """
         job = staging.job if origin == "train" else None
-        about = manifest.About(staging.version, origin, parameters or {}, job, parent, result)
+        about = manifest.About(staging.version, origin, parameters or {}, job, parent, result, metrics or {})
         with disk.doing(f"publishing version {staging.version!r}"):
             return publishing.publish(self._layout, staging, about)
 

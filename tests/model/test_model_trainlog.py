@@ -124,6 +124,46 @@ def test_a_full_disk_is_said_and_what_was_written_stays(log: TrainingLog) -> Non
     assert [record["progress"] for record in log.read_all()] == [1, 3]
 
 
+def test_a_record_that_is_too_large_is_refused_and_nothing_is_written(log: TrainingLog) -> None:
+    log.append(1)
+    for size in (1 << 20, 100 << 20):
+        with pytest.raises(InvalidArgument, match="too large for the training log, which takes 1048576;"):
+            log.append(2, message="x" * size)
+    log.append(3, message="x" * 1_000_000)
+    assert [record["progress"] for record in log.read_all()] == [1, 3]
+
+
+def test_records_of_a_job_are_numbered_by_their_place_whoever_wrote_them(tmp_path: Path) -> None:
+    job_id = "v1@20240101T000000000000Z-abcd"
+    path = tmp_path / "jobs" / f"{job_id}.jsonl"
+    log, other = TrainingLog(path), TrainingLog(path)
+    before = time.time()
+    log.append(1, seq=7)
+    with path.open("ab") as file:
+        file.write(b'{"progress": 2')
+    other.append(3)
+    log.append(4)
+    records = log.read_all()
+    assert [(record["seq"], record["progress"]) for record in records] == [(1, 1), (2, 3), (3, 4)]
+    assert {record["job_id"] for record in records} == {job_id}
+    assert before <= records[0]["time"] <= time.time()
+    assert log.read(after=records[1]["seq"]) == records[2:]
+
+
+def test_a_reader_of_a_job_begins_where_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = TrainingLog(tmp_path / "jobs" / "v1@20240101T000000000000Z-abcd.jsonl")
+    for progress in range(100):
+        log.append(progress)
+    assert len(log.read()) == 100
+    log.append(100)
+    decoded: list[bytes] = []
+    real = json.loads
+    monkeypatch.setattr(json, "loads", lambda line: (decoded.append(line), real(line))[1])
+    assert [record["seq"] for record in log.read(after=100)] == [101]
+    assert len(decoded) == 1
+    assert [record["seq"] for record in log.read(after=98)] == [99, 100, 101]
+
+
 def test_progress_lies_between_its_ends() -> None:
     progressor = Progressor(4, start=20, end=60)
     assert [progressor.calculate(done) for done in range(5)] == [20, 30, 40, 50, 60]

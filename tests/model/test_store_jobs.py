@@ -11,7 +11,7 @@ from store_world import litter, publish
 
 from aipod.errors import JobNotFound, StorageFull
 from aipod.model import disk
-from aipod.model.store import Store
+from aipod.model.store import JobState, Store
 from aipod.trainlog import TrainingLog
 
 
@@ -25,6 +25,107 @@ def test_a_job_is_written_down_from_its_start_to_its_end(store: Store) -> None:
     assert TrainingLog(store.log_path("v1")).read_all()[0]["progress"] == 100
     assert running.finish("succeeded", revision=4) == store.jobs.get(job_id) == store.jobs.latest("v1")
     assert (store.jobs.get(job_id).state, store.jobs.get(job_id).revision) == ("succeeded", 4)
+
+
+def test_a_job_remembers_what_it_was_asked_and_what_came_of_it(store: Store) -> None:
+    asked = {"epochs": 3, "name": "模型", "data": b"left out", "rows": {1, 2}}
+    own = store.jobs.start(
+        store.jobs.new_id("v1"), state="queued", call=b"call", request_id="mine", parameters=asked, resumable=True
+    )
+    job = store.jobs.get(own.id)
+    assert (job.state, job.started, job.request_id, job.resumable) == ("queued", "", "mine", True)
+    assert job.parameters == {"epochs": 3, "name": "模型"}
+    assert job.created
+    assert own.call() == b"call"
+    own.change(state="running", started="now", attempts=1)
+    assert store.jobs.get(own.id).attempts == 1
+    own.keep_result(b"result")
+    error = {"kind": "ModelError", "message": "no", "status": "INTERNAL", "data": {}}
+    own.finish("failed", "no", error=error, resumable=False)
+    assert store.jobs.get(own.id).error == error
+    # Only what succeeded has a result, and nothing that is over is called again.
+    assert store.jobs.result(own.id) is None
+    assert sorted(path.suffix for path in (store.root / "jobs").iterdir()) == [".json", ".jsonl"]
+
+
+def test_a_job_file_of_an_older_aipod_has_fewer_fields(store: Store) -> None:
+    job_id = "v1@20240101T000000000000Z-abcd"
+    old = {"id": job_id, "version": "v1", "kind": "train", "state": "succeeded", "started": "2024-01-01T00:00:00+00:00"}
+    (store.root / "jobs" / f"{job_id}.json").write_text(json.dumps({**old, "ended": "", "reason": "", "revision": 4}))
+    job = store.jobs.get(job_id)
+    assert (job.revision, job.created, job.parameters, job.error) == (4, old["started"], {}, None)
+
+
+@pytest.mark.parametrize(
+    ("state", "after"),
+    [("queued", "queued"), ("running", "interrupted"), ("cancelling", "cancelled"), ("failed", "failed")],
+)
+def test_what_a_dead_owner_left_is_settled_by_whoever_looks(store: Store, state: JobState, after: str) -> None:
+    for opens in (False, True):
+        own = store.jobs.start(store.jobs.new_id("v1"), state=state, call=b"call")
+        assert store.jobs.get(own.id).state == state
+        own.let_go()
+        if opens:
+            Store(store.root).open()
+        assert store.jobs.get(own.id).state == after
+        own = store.jobs.take(own.id)  # type: ignore[assignment]
+        assert (own is not None) == (after == "queued")
+        if own is not None:
+            own.finish("cancelled")
+
+
+def test_only_one_takes_over_what_waits(store: Store) -> None:
+    own = store.jobs.start(store.jobs.new_id("v1"), state="queued", call=b"call")
+    assert store.jobs.take(own.id) is None
+    assert [job.id for job in store.jobs.waiting()] == [own.id]
+    own.let_go()
+    taken = store.jobs.take(own.id)
+    assert taken is not None
+    assert taken.call() == b"call"
+    assert store.jobs.take(own.id) is None
+    taken.finish("cancelled")
+    assert store.jobs.waiting() == []
+    assert store.jobs.take("v1@20240101T000000000000Z-abcd") is None
+
+
+def test_a_resumable_job_keeps_its_directory_and_another_does_not(store: Store) -> None:
+    for resumable in (True, False):
+        own = store.jobs.start(store.jobs.new_id("v1"), call=b"call", resumable=resumable)
+        staging = store.stage("v1", own.id)
+        (staging.directory / "checkpoint").write_text("half")
+        staging.leave()
+        own.let_go()
+        Store(store.root).open()
+        job = store.jobs.get(own.id)
+        assert (job.state, job.resumable, job.is_over) == ("interrupted", resumable, not resumable)
+        assert staging.directory.exists() == resumable
+        assert (store.jobs.take(own.id) is not None) == resumable
+
+
+def test_what_is_left_of_a_job_that_is_over_is_removed(store: Store) -> None:
+    own = store.jobs.start(store.jobs.new_id("v1"), call=b"call")
+    own.keep_result(b"result")
+    own.finish("succeeded", revision=1)
+    call = store.root / "jobs" / f"{own.id}.call"
+    call.write_bytes(b"left by a kill")
+    Store(store.root).open()
+    assert not call.exists()
+    assert store.jobs.result(own.id) == b"result"
+
+
+def test_the_end_of_a_job_that_no_disk_takes_is_no_new_beginning(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = store.jobs.start(store.jobs.new_id("v1"), state="queued", call=b"call")
+
+    def full(step: str) -> None:
+        if step.startswith("create"):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(disk, "failpoint", full)
+    with pytest.raises(StorageFull):
+        own.finish("failed", "no room")
+    monkeypatch.undo()
+    assert store.jobs.take(own.id) is None
+    assert store.jobs.get(own.id).state == "interrupted"
 
 
 def test_ids_sort_by_time_and_name_their_version_even_if_the_clock_was_set_back(store: Store) -> None:

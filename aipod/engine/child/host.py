@@ -135,8 +135,10 @@ class _Host:
     def _wish(self, wish: str) -> None:
         run = self._hosted.run if self._hosted is not None else None
         if run is not None:
-            run.cancelled |= wish == "cancel"
-            run.stopping |= wish == "stop"
+            if wish == "cancel":
+                run.cancel()
+            else:
+                run.stopping = True
 
     def _prepare(self, frame: Frame) -> Sequence[Piece]:
         """Make the instance, or have it load."""

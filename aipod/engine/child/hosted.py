@@ -14,6 +14,7 @@ from aipod.engine.child.frames import Piece, Talk, outcome_piece
 from aipod.engine.child.orders import MakeOrder
 from aipod.engine.child.origin import Origin
 from aipod.engine.invoke import endpoint, memory_of, perform, prepare, returned_error
+from aipod.engine.running import RunSource, write
 from aipod.model.base import has_batches
 from aipod.model.batching import BatchPredict
 from aipod.model.call import CallSource, running
@@ -57,14 +58,20 @@ class Hosted:
         return memory_of(self._instance, 0)
 
     def is_async(self, method: str) -> bool:
-        """Whether a method, ``""`` for a batch, is a coroutine."""
+        """Whether a method, ``""`` for a batch, is a coroutine for the event loop; a training has a thread."""
+        if method == "train":
+            return False
         found = self._batches.method if not method and self._batches else getattr(self._instance, method, None)
         return inspect.iscoroutinefunction(found)
 
     def call(self, message: Message, source: CallSource) -> Sequence[Piece]:
         """Run a method, on this thread, and give what is to be said of it."""
         method = message.version
-        value = perform(endpoint(getattr(self._instance, method)), source, message.kwargs())
+        arguments, bound = message.kwargs(), endpoint(getattr(self._instance, method))
+        if method == "train":
+            value = write(bound, RunSource(source.version, method, self.run), arguments)
+        else:
+            value = perform(bound, source, arguments)
         return (outcome_piece(self._talk, value, method),)
 
     async def call_async(self, message: Message, source: CallSource) -> Sequence[Piece]:

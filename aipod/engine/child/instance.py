@@ -40,6 +40,7 @@ _log = logging.getLogger("aipod.engine")
 
 _OUTPUT_BYTES = 64 * 1024
 _SHARE_SECONDS = 60.0
+_PUMP_SECONDS = 2.0
 
 
 class Source(CallSource, Protocol):
@@ -64,6 +65,7 @@ class ChildInstance:
         self._child = child
         self._talk = talk
         self._on_beat = on_beat
+        self._pump: threading.Thread | None = None
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         # Who waits for an answer, by its number; None once nothing will be answered any more.
@@ -81,6 +83,7 @@ class ChildInstance:
         shared_memory_bytes: int = 0,
         on_output: Callable[[bytes], object] | None = None,
         on_beat: Callable[[], object] = lambda: None,
+        on_begin: Callable[[ChildInstance], object] = lambda _: None,
     ) -> ChildInstance:
         """Start a process and make the instance there; returns when that is made.
 
@@ -91,6 +94,7 @@ class ChildInstance:
             on_output: Takes what the process writes to its outputs, on a thread of its own; None leaves them together
                 with this one's.
             on_beat: Called about once a second while a training lives, and after each of its records.
+            on_begin: Given the instance as soon as there is a process, for who may have to end that before it is made.
 
         Raises:
             AipodError: What the class, or its ``__init__``, raised; ModelCrashed if the process ended.
@@ -99,6 +103,7 @@ class ChildInstance:
         instance = _begin(cls, order.version, environ, shared_memory_bytes, on_output, on_beat)
         level = logging.getLogger().getEffectiveLevel()
         told = replace(order, log_level=level, echo=on_output is not None)
+        on_begin(instance)
         try:
             instance._request(Word.MAKE, (outcome_piece(instance._talk, told.fields()),))
         except BaseException:
@@ -164,6 +169,9 @@ class ChildInstance:
         self._child.kill()
         ended = self.ended.result()
         self._reader.join()
+        if self._pump is not None:
+            # What it said last is read, too; a process that it started and let go may keep the pipe open.
+            self._pump.join(_PUMP_SECONDS)
         self._talk.close()
         self._child.close()
         return ended
@@ -324,14 +332,17 @@ def _begin(
         theirs.close()
         if written is not None:
             os.close(written)
+    pump = None
     if on_output is not None:
-        threading.Thread(
-            target=_pump, args=(output, on_output), name=f"aipod-child-{child.pid}-output", daemon=True
-        ).start()
+        name = f"aipod-child-{child.pid}-output"
+        pump = threading.Thread(target=_pump, args=(output, on_output), name=name, daemon=True)
+        pump.start()
     # One that died at once is found by whoever reads.
     with contextlib.suppress(OSError):
         ours.sendall(json.dumps(order).encode() + b"\n")
-    return cls(version, child, Talk(ours, memory.share()), on_beat)
+    instance = cls(version, child, Talk(ours, memory.share()), on_beat)
+    instance._pump = pump
+    return instance
 
 
 class _Memory:
