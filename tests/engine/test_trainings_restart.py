@@ -16,6 +16,7 @@ from trained import Resumable, Stubborn, Trained
 from waiting import BOUND, eventually
 
 import aipod
+from aipod.codec import encode_call
 from aipod.engine import LocalCall
 from aipod.errors import TrainingFailed, Unavailable
 from aipod.model import disk, manifest
@@ -167,10 +168,10 @@ def test_a_server_that_is_asked_to_end_asks_its_training_and_the_next_one_goes_o
 ) -> None:
     engine = engine_of(Resumable)
     calling = background(engine.train, "v", until=3, gate=str(gate))
+    trainer(gate)
     waiting = background(engine.train, "w", until=1)
     eventually(lambda: engine.trainings.jobs("w"))
     job, queued = engine.trainings.jobs("v")[0], engine.trainings.jobs("w")[0]
-    trainer(gate)
     assert engine.close(BOUND)
     for call in (calling, waiting):
         with pytest.raises(Unavailable, match="it goes on when a server is back"):
@@ -200,6 +201,24 @@ def test_what_was_queued_when_the_server_was_killed_is_run_by_the_next_one(
     assert engine.trainings.wait(queued.id, BOUND).state == "succeeded"
     assert engine.predict("w") == {"value": "later"}
     assert engine.trainings.get(blocked.id).state == "interrupted"
+
+
+def test_a_server_that_is_there_takes_over_what_another_one_left_queued(
+    serve: Serve, engine_of: Any, gate: Path
+) -> None:
+    engine = engine_of(Trained)
+    process, _ = serve("Trained", "v", gate=str(gate))
+    trainer(gate)
+    gone = Store(engine.data_root)
+    with gone.writer("w", "train"):
+        left_queued = gone.jobs.start(
+            gone.jobs.new_id("w"), state="queued", call=bytes(encode_call("w", {"value": "mine"})), request_id="mine"
+        )
+        left_queued.let_go()
+    killed(process)
+    assert engine.trainings.start("w", {"value": "again"}, "mine").id == left_queued.id
+    assert engine.trainings.wait(left_queued.id, BOUND).state == "succeeded"
+    assert engine.predict("w") == {"value": "mine"}
 
 
 def test_a_training_that_gets_nowhere_is_given_up_after_three_attempts(engine_of: Any, gate: Path) -> None:
