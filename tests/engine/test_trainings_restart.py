@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trained import Resumable, Stubborn, Trained
+from trained import Placed, Resumable, Stubborn, Trained
 from waiting import BOUND, eventually
 
 import aipod
@@ -84,6 +84,15 @@ def test_a_training_that_dies_is_a_failed_job_and_nothing_else(
     assert engine.predict("v") == {"value": "old"}
     assert left(tmp_path / "data") == []
     assert engine.train("v", value="newer")["value"] == "newer"
+
+
+def test_a_training_has_a_process_of_its_own_that_stands_back(engine_of: Any) -> None:
+    where = engine_of(Placed, train_nice=3).train("v")
+    assert where["pid"] != os.getpid()
+    assert not Path(f"/proc/{where['pid']}").exists()
+    assert where["nice"] == min(19, os.nice(0) + 3)
+    assert "/staging/v@" in where["directory"]
+    assert engine_of(Placed, train_isolation="thread").train("v")["pid"] == os.getpid()
 
 
 def test_an_exit_is_an_exception_as_any_other(engine_of: Any) -> None:

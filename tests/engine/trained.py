@@ -88,6 +88,13 @@ class Resumable(Trained):
         return {"begin": begin, "until": until, "resumed": str(self.resume_from or "")}
 
 
+class Placed(Trained):
+    """Says where it runs."""
+
+    def train(self) -> dict[str, Any]:  # type: ignore[override]
+        return {"pid": os.getpid(), "nice": os.nice(0), "directory": str(self.model_dir())}
+
+
 class Unloadable(Trained):
     """Refuses to load what it was trained with a bad value."""
 

@@ -127,9 +127,7 @@ def test_a_full_disk_is_said_and_what_was_written_stays(log: TrainingLog) -> Non
 def test_a_record_that_is_too_large_is_refused_and_nothing_is_written(log: TrainingLog) -> None:
     log.append(1)
     for size in (1 << 20, 100 << 20):
-        with pytest.raises(
-            InvalidArgument, match="too large for the training log, which takes 1048576;"
-        ):
+        with pytest.raises(InvalidArgument, match="too large for the training log, which takes 1048576;"):
             log.append(2, message="x" * size)
     log.append(3, message="x" * 1_000_000)
     assert [record["progress"] for record in log.read_all()] == [1, 3]
