@@ -209,9 +209,9 @@ class Jobs:
                 if stray and not self._has_owner(job_id):
                     disk.remove(path)
 
-    def forget_all(self, version: str) -> None:
-        """Remove every job of a version."""
-        self._forget(self._ids(version))
+    def forget(self, jobs: list[Job]) -> None:
+        """Remove jobs with all that they left."""
+        self._forget([job.id for job in jobs])
 
     def _current(self, job: Job) -> Job:
         return self._settled(job) if job.state in ("running", "cancelling") else job
