@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trained import Placed, Resumable, Stubborn, Trained
+from trained import Deaf, Placed, Resumable, Stubborn, Trained
 from waiting import BOUND, eventually
 
 import aipod
@@ -102,10 +102,14 @@ def test_an_exit_is_an_exception_as_any_other(engine_of: Any) -> None:
     assert engine.train("v")["value"] == "trained"
 
 
-def test_who_takes_no_notice_of_a_cancellation_is_killed(engine_of: Any, gate: Path, tmp_path: Path) -> None:
-    engine = engine_of(Stubborn, train_grace=0.4)
+@pytest.mark.parametrize("model", [Stubborn, Deaf])
+def test_who_takes_no_notice_of_a_cancellation_is_killed(
+    engine_of: Any, model: type[Trained], gate: Path, tmp_path: Path
+) -> None:
+    engine = engine_of(model, train_grace=0.4)
     job = engine.trainings.start("v", {"gate": str(gate)})
-    eventually(lambda: engine.trainings.get(job.id).state == "running")
+    # By now it hears, or does not, what it is asked.
+    eventually(lambda: Path(f"{gate}.waits").exists())
     engine.trainings.cancel(job.id)
     assert engine.trainings.wait(job.id, BOUND).state == "cancelled"
     assert left(tmp_path / "data") == []
