@@ -112,14 +112,14 @@ class Ledger:
         ends: list[Callable[[], None]] = []
 
         def look() -> None:
-            if not (call.answered or self.get(job_id).is_over):
-                return
-            for end in ends:
-                end()
             try:
+                if not (call.answered or self.get(job_id).is_over):
+                    return
                 call.finish(self.result(job_id))
             except AipodError as error:
                 call.fail(error)
+            for end in ends:
+                end()
 
         ends.append(self.watch(job_id, look))
         look()

@@ -32,11 +32,12 @@ from aipod.engine.refusals import draining, stopped
 from aipod.engine.runners import Order, Runner, ThreadRunner
 from aipod.engine.training import Ending, Training
 from aipod.errors import (
-    AipodError,
     ConfigError,
+    Conflict,
     InvalidArgument,
     NotSupportedError,
     Overloaded,
+    TrainingInProgress,
 )
 from aipod.model.base import AIModelBase
 from aipod.model.job import Job, job_fields
@@ -86,11 +87,7 @@ class Trainings(Ledger):
 
     def open(self) -> None:
         """Take over what waits on the disk, and what goes on after an interruption."""
-        for job in self._store.jobs.waiting():
-            try:
-                self._take_over(job)
-            except AipodError as error:
-                _log.warning("job %r stays where it is: %s", job.id, error)
+        self._take_over_all(None)
 
     def start(self, version: str, arguments: dict[str, Any], request_id: str = "") -> Job:
         """Write down a new job, and run it as soon as its turn comes.
@@ -112,6 +109,8 @@ class Trainings(Ledger):
             raise NotSupportedError(f"{self._model_class.__name__} has no train()")
         call = encode_call(version, arguments)
         with self._door:
+            # What a server that is gone has left comes first.
+            self._take_over_all(version)
             known = self._known(version, request_id)
             if known is not None:
                 return known
@@ -234,6 +233,14 @@ class Trainings(Ledger):
                     f"{len(self._queue)} trainings wait for their turn already (AIPOD_TRAIN_MAX_QUEUED);"
                     " try again later"
                 )
+
+    def _take_over_all(self, version: str | None) -> None:
+        for job in self._store.jobs.waiting(version):
+            if job.id not in self._held:
+                try:
+                    self._take_over(job)
+                except (Conflict, TrainingInProgress):
+                    _log.debug("job %r is held by another server, or its version is being written", job.id)
 
     def _take_over(self, job: Job) -> None:
         with ExitStack() as hold:

@@ -121,9 +121,10 @@ class Jobs:
             lock.release()
             return None
 
-    def waiting(self) -> list[Job]:
-        """Those that are to go on, held by somebody or not; the oldest first."""
-        return sorted(filter(_goes_on, self.all()), key=lambda job: job.created)
+    def waiting(self, version: str | None = None) -> list[Job]:
+        """Those of all versions, or of one, that are to go on, held by somebody or not; the oldest first."""
+        found = self.all() if version is None else self.of(version)
+        return [job for job in map(self._current, found) if _goes_on(job)]
 
     def get(self, job_id: str) -> Job:
         """
@@ -133,7 +134,7 @@ class Jobs:
         job = self._read(job_id) if version_of(job_id) else None
         if job is None:
             raise JobNotFound(job_id[:300])
-        return self._settled(job) if job.is_active and job.state != "queued" else job
+        return self._current(job)
 
     def latest(self, version: str) -> Job | None:
         # Asked with every look at a training log: the newest that can be read, and no other is.
@@ -208,9 +209,12 @@ class Jobs:
                 if stray and not self._has_owner(job_id):
                     disk.remove(path)
 
-    def forget_all(self, version: str) -> None:
-        """Remove every job of a version."""
-        self._forget(self._ids(version))
+    def forget(self, jobs: list[Job]) -> None:
+        """Remove jobs with all that they left."""
+        self._forget([job.id for job in jobs])
+
+    def _current(self, job: Job) -> Job:
+        return self._settled(job) if job.state in ("running", "cancelling") else job
 
     def _settled(self, job: Job) -> Job:
         """The job, or, where its owner died, what has become of it, written down."""

@@ -287,6 +287,7 @@ class Store:
                 locks = revisions.lock_all(self._layout, version)
                 if locks is None:
                     raise Conflict(version, "it is in use; unload it first")
+                jobs = self.jobs.of(version)  # those that a new version of the name has soon stay
                 try:
                     # This mark decides: with it the version is gone, whoever finishes the rest.
                     disk.write_file(self._layout.deleting(version), b"")
@@ -295,7 +296,7 @@ class Store:
                 finally:
                     revisions.release_all(locks)
             disk.remove_tree(trash)
-            self.jobs.forget_all(version)
+            self.jobs.forget(jobs)
 
     def collect(self, version: str) -> list[int]:
         """Remove all revisions but the newest ``keep_revisions``, the live one, and those that somebody has leased.

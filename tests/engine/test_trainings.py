@@ -253,6 +253,7 @@ def test_a_revision_that_does_not_load_is_rolled_back_and_the_job_failed(engine_
         engine.train("v", value="bad")
     job = engine.trainings.jobs("v")[-1]
     assert (job.state, job.revision) == ("failed", 2)
+    assert engine.admin.versions()[0].revision == 1
     assert engine.predict("v") == {"value": "good"}
 
 

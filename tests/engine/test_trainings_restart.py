@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trained import Resumable, Stubborn, Trained
+from trained import Deaf, Placed, Resumable, Stubborn, Trained
 from waiting import BOUND, eventually
 
 import aipod
+from aipod.codec import encode_call
 from aipod.engine import LocalCall
 from aipod.errors import TrainingFailed, Unavailable
 from aipod.model import disk, manifest
@@ -85,6 +86,15 @@ def test_a_training_that_dies_is_a_failed_job_and_nothing_else(
     assert engine.train("v", value="newer")["value"] == "newer"
 
 
+def test_a_training_has_a_process_of_its_own_that_stands_back(engine_of: Any) -> None:
+    where = engine_of(Placed, train_nice=3).train("v")
+    assert where["pid"] != os.getpid()
+    assert not Path(f"/proc/{where['pid']}").exists()
+    assert where["nice"] == min(19, os.nice(0) + 3)
+    assert "/staging/v@" in where["directory"]
+    assert engine_of(Placed, train_isolation="thread").train("v")["pid"] == os.getpid()
+
+
 def test_an_exit_is_an_exception_as_any_other(engine_of: Any) -> None:
     engine = engine_of(Trained)
     with pytest.raises(Exception, match="SystemExit: 3"):
@@ -92,10 +102,14 @@ def test_an_exit_is_an_exception_as_any_other(engine_of: Any) -> None:
     assert engine.train("v")["value"] == "trained"
 
 
-def test_who_takes_no_notice_of_a_cancellation_is_killed(engine_of: Any, gate: Path, tmp_path: Path) -> None:
-    engine = engine_of(Stubborn, train_grace=0.4)
+@pytest.mark.parametrize("model", [Stubborn, Deaf])
+def test_who_takes_no_notice_of_a_cancellation_is_killed(
+    engine_of: Any, model: type[Trained], gate: Path, tmp_path: Path
+) -> None:
+    engine = engine_of(model, train_grace=0.4)
     job = engine.trainings.start("v", {"gate": str(gate)})
-    eventually(lambda: engine.trainings.get(job.id).state == "running")
+    # By now it hears, or does not, what it is asked.
+    eventually(lambda: Path(f"{gate}.waits").exists())
     engine.trainings.cancel(job.id)
     assert engine.trainings.wait(job.id, BOUND).state == "cancelled"
     assert left(tmp_path / "data") == []
@@ -167,10 +181,10 @@ def test_a_server_that_is_asked_to_end_asks_its_training_and_the_next_one_goes_o
 ) -> None:
     engine = engine_of(Resumable)
     calling = background(engine.train, "v", until=3, gate=str(gate))
+    trainer(gate)
     waiting = background(engine.train, "w", until=1)
     eventually(lambda: engine.trainings.jobs("w"))
     job, queued = engine.trainings.jobs("v")[0], engine.trainings.jobs("w")[0]
-    trainer(gate)
     assert engine.close(BOUND)
     for call in (calling, waiting):
         with pytest.raises(Unavailable, match="it goes on when a server is back"):
@@ -200,6 +214,24 @@ def test_what_was_queued_when_the_server_was_killed_is_run_by_the_next_one(
     assert engine.trainings.wait(queued.id, BOUND).state == "succeeded"
     assert engine.predict("w") == {"value": "later"}
     assert engine.trainings.get(blocked.id).state == "interrupted"
+
+
+def test_a_server_that_is_there_takes_over_what_another_one_left_queued(
+    serve: Serve, engine_of: Any, gate: Path
+) -> None:
+    engine = engine_of(Trained)
+    process, _ = serve("Trained", "v", gate=str(gate))
+    trainer(gate)
+    gone = Store(engine.data_root)
+    with gone.writer("w", "train"):
+        left_queued = gone.jobs.start(
+            gone.jobs.new_id("w"), state="queued", call=bytes(encode_call("w", {"value": "mine"})), request_id="mine"
+        )
+        left_queued.let_go()
+    killed(process)
+    assert engine.trainings.start("w", {"value": "again"}, "mine").id == left_queued.id
+    assert engine.trainings.wait(left_queued.id, BOUND).state == "succeeded"
+    assert engine.predict("w") == {"value": "mine"}
 
 
 def test_a_training_that_gets_nowhere_is_given_up_after_three_attempts(engine_of: Any, gate: Path) -> None:

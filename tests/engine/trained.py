@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -61,10 +62,20 @@ class Stubborn(Trained):
     """Takes no notice of what it is asked."""
 
     def wait_for(self, gate: str) -> None:
+        if gate:
+            Path(f"{gate}.waits").touch()
         end = time.monotonic() + _PATIENCE
         while gate and not Path(gate).exists():
             assert time.monotonic() < end
             time.sleep(0.002)
+
+
+class Deaf(Stubborn):
+    """Takes no notice of SIGTERM either."""
+
+    def wait_for(self, gate: str) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        super().wait_for(gate)
 
 
 class Resumable(Trained):
@@ -86,6 +97,13 @@ class Resumable(Trained):
             path.write_text(str(number + 1))
             self.training_log.append(progress=number, message=f"number {number}")
         return {"begin": begin, "until": until, "resumed": str(self.resume_from or "")}
+
+
+class Placed(Trained):
+    """Says where it runs."""
+
+    def train(self) -> dict[str, Any]:  # type: ignore[override]
+        return {"pid": os.getpid(), "nice": os.nice(0), "directory": str(self.model_dir())}
 
 
 class Unloadable(Trained):

@@ -74,6 +74,26 @@ def test_what_a_dead_owner_left_is_settled_by_whoever_looks(store: Store, state:
             own.finish("cancelled")
 
 
+def test_the_deletion_of_a_version_spares_the_jobs_of_the_next_one_of_its_name(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(store, "v1", "one")
+    store.jobs.start(store.jobs.new_id("v1")).finish("succeeded")
+    real, started = disk.remove_tree, []
+
+    def slow(directory: Path) -> None:
+        # By now the name is free.
+        if not started:
+            started.append(store.jobs.start(store.jobs.new_id("v1"), state="queued", call=b"call"))
+        real(directory)
+
+    monkeypatch.setattr(disk, "remove_tree", slow)
+    store.delete("v1")
+    assert [job.id for job in store.jobs.of("v1")] == [own.id for own in started]
+    assert started[0].call() == b"call"
+    started[0].finish("cancelled")
+
+
 def test_only_one_takes_over_what_waits(store: Store) -> None:
     own = store.jobs.start(store.jobs.new_id("v1"), state="queued", call=b"call")
     assert store.jobs.take(own.id) is None
