@@ -1,0 +1,263 @@
+"""Those who follow jobs: streams on which each record comes once, in order, and the state whenever it changes.
+
+No thread is held by a follower. One thread reads for all of them, a page at a time, and reads the next page for a
+follower only when its peer has taken the last: one that does not read, or is gone, costs a page.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+
+from google.protobuf.message import DecodeError
+
+from aipod.clock import Clock, Timer
+from aipod.engine import Engine
+from aipod.errors import AipodError, InternalError, InvalidArgument, Unavailable
+from aipod.rpc.front import RawStream, StreamOpener
+from aipod.rpc.job_info import job_info, json_object
+from aipod.rpc.methods import FOLLOW
+from aipod.rpc.refusal import Refusals
+from aipod.rpc.v1 import jobs_pb2 as pb
+
+__all__ = ["Followers"]
+
+HEARTBEAT_SECONDS = 5.0
+# However fast a model writes, for each follower one looks this often at most.
+PAUSE_SECONDS = 0.02
+# Of a page: as many records, and once there are so many bytes no more.
+_PAGE_RECORDS = 64
+_PAGE_BYTES = 256 * 1024
+
+
+class Followers:
+    """All that follow a job on one server.
+
+    Args:
+        engine: What runs the jobs.
+        refusals: How errors are answered.
+    """
+
+    def __init__(self, engine: Engine, refusals: Refusals) -> None:
+        self.engine = engine
+        self.refusals = refusals
+        self.clock = Clock()
+        self._reader = ThreadPoolExecutor(1, "aipod-follow")
+        self._lock = threading.Lock()
+        self._followers: set[_Follower] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Followers, {len(self._followers)} of them>"
+
+    @property
+    def streams(self) -> Mapping[str, StreamOpener]:
+        return {FOLLOW: self._open}
+
+    def read(self, look: Callable[[], None]) -> None:
+        """Have the thread do something, unless all of this is over."""
+        with suppress(RuntimeError):
+            self._reader.submit(look)
+
+    def forget(self, follower: _Follower) -> None:
+        with self._lock:
+            self._followers.discard(follower)
+
+    def close(self) -> None:
+        """Tell everybody what there is to tell, and end all streams."""
+        with self._lock:
+            self._closed = True
+            followers = list(self._followers)
+        self.clock.close()
+        for follower in followers:
+            self.read(follower.look)
+        self._reader.shutdown()
+        for follower in followers:
+            follower.refuse(_stopped())
+
+    def _open(self, stream: RawStream) -> _Follower:
+        follower = _Follower(self, stream)
+        with self._lock:
+            self._followers.add(follower)
+            closed = self._closed
+        if closed:
+            follower.refuse(_stopped())
+        return follower
+
+
+class _Follower:
+    """See :class:`~aipod.rpc.front.interface.StreamHandler`.
+
+    What is read is read by :meth:`look`, on the one thread. The lock guards what other threads touch as well: the
+    message that waits for the peer, and whether there may be more to read.
+    """
+
+    def __init__(self, followers: Followers, stream: RawStream) -> None:
+        self._followers = followers
+        self._stream = stream
+        self._request: pb.FollowRequest | None = None
+        self._after = 0
+        self._page_records = _PAGE_RECORDS
+        self._told: pb.JobInfo | None = None
+        self._looked = 0.0
+        self._lock = threading.Lock()
+        self._message: bytes | None = None
+        # A look is on its way; something may be new since the last one; the peer is to hear that all is well.
+        self._due = self._more = self._beats = False
+        self._over = False
+        self._timer: Timer | None = None
+        self._unwatch: Callable[[], None] | None = None
+
+    def received(self, message: bytes) -> None:
+        if self._request is not None:
+            return
+        try:
+            request = pb.FollowRequest.FromString(message)
+        except DecodeError:
+            self.refuse(_no_request())
+            return
+        if request.after < 0:
+            self.refuse(InvalidArgument(f"after is {request.after}; give the seq of the last record, or 0"))
+            return
+        self._request, self._after = request, request.after
+        self._beat()
+
+    def next_message(self) -> bytes | None:
+        with self._lock:
+            message, self._message = self._message, None
+            more = self._more and message is not None
+        if more:
+            self._wake()
+        return message
+
+    def half_closed(self) -> None:
+        if self._request is None:
+            self.refuse(_no_request())
+
+    def gone(self) -> None:
+        with self._lock:
+            # The last message may still have to leave.
+            self._over = True
+            timer, unwatch = self._timer, self._unwatch
+        if timer is not None:
+            timer.cancel()
+        if unwatch is not None:
+            unwatch()
+        self._followers.forget(self)
+
+    def refuse(self, error: AipodError) -> None:
+        """End the stream with an error, unless it has ended."""
+        if not self._over:
+            version = self._told.version if self._told is not None else ""
+            self._stream.finish(*self._followers.refusals.told(FOLLOW, error, version))
+            self.gone()
+
+    def look(self) -> None:
+        """Read what is new and put it on its way; on the reader's thread."""
+        request = self._request
+        with self._lock:
+            self._due = False
+            if self._over or request is None or self._message is not None:
+                return
+            self._more = False
+            beats, self._beats = self._beats, False
+        self._looked = time.monotonic()
+        try:
+            message, is_last = self._read(request, beats)
+        except AipodError as error:
+            self.refuse(error)
+        except Exception as error:
+            internal = InternalError()
+            internal.__cause__ = error
+            self.refuse(internal)
+        else:
+            self._send(message, is_last)
+
+    def _send(self, message: bytes | None, is_last: bool) -> None:
+        if message is not None:
+            with self._lock:
+                self._message = message
+            self._stream.wake()
+        if is_last:
+            # It sends what there is before it ends.
+            self._stream.finish()
+            self.gone()
+
+    def _read(self, request: pb.FollowRequest, beats: bool) -> tuple[bytes | None, bool]:
+        """The next message, if there is anything to tell, and whether it is the last one."""
+        trainings = self._followers.engine.trainings
+        if self._unwatch is None:
+            self._watch(trainings.get(request.id).id)
+        # Before the records: of a job that is over by now, all of them are there.
+        job = trainings.get(request.id)
+        records, are_all = ([], True) if request.without_records else self._records(request.id)
+        reply, info = pb.FollowReply(records=records), job_info(job)
+        if info != self._told:
+            reply.job.CopyFrom(info)
+            self._told = info
+        if beats and job.is_active:
+            reply.heartbeat = trainings.heartbeat(request.id)
+        tells = beats or records or reply.HasField("job")
+        return reply.SerializeToString() if tells else None, are_all and (request.once or job.is_over)
+
+    def _records(self, job_id: str) -> tuple[list[bytes], bool]:
+        """A page of records, and whether there are no more for now."""
+        limit = self._page_records
+        found = self._followers.engine.trainings.records(job_id, self._after, limit)
+        page: list[bytes] = []
+        size_bytes = 0
+        for record in found:
+            page.append(json_object(record))
+            self._after, size_bytes = record["seq"], size_bytes + len(page[-1])
+            if size_bytes >= _PAGE_BYTES:
+                break
+        # Where records are large, those that have to wait for the next page need not be read twice.
+        self._page_records = min(2 * len(page), _PAGE_RECORDS) or _PAGE_RECORDS
+        are_all = len(page) == len(found) < limit
+        if not are_all:
+            with self._lock:
+                self._more = True
+        return page, are_all
+
+    def _watch(self, job_id: str) -> None:
+        unwatch = self._followers.engine.trainings.watch(job_id, self._wake)
+        with self._lock:
+            self._unwatch = unwatch
+            over = self._over
+        if over:
+            unwatch()
+
+    def _beat(self) -> None:
+        """Have the peer hear something, now and again in a while."""
+        with self._lock:
+            if self._over:
+                return
+            self._beats = True
+            self._timer = self._followers.clock.at(time.monotonic() + HEARTBEAT_SECONDS, self._beat)
+        self._wake()
+
+    def _wake(self) -> None:
+        """There may be something new: look soon. Any thread's."""
+        with self._lock:
+            self._more = True
+            if self._over or self._due or self._message is not None:
+                return
+            self._due = True
+        instant = self._looked + PAUSE_SECONDS
+        look = partial(self._followers.read, self.look)
+        if instant > time.monotonic():
+            self._followers.clock.at(instant, look)
+        else:
+            look()
+
+
+def _no_request() -> InvalidArgument:
+    return InvalidArgument("the request is no aipod.v1.FollowRequest message")
+
+
+def _stopped() -> Unavailable:
+    return Unavailable("the server was stopped; the job is told of again when it is back")
