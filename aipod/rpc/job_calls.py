@@ -14,13 +14,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from aipod.errors import AipodError, DeadlineExceeded, InvalidArgument, SerializationError, Unavailable
+from aipod.errors import AipodError, DeadlineExceeded, InvalidArgument, SerializationError, TrainingFailed, Unavailable
 from aipod.rpc.admin_client import ServerInfo
 from aipod.rpc.calls import Attempts, ClientClosed, Timings, decode, raising
 from aipod.rpc.connection import BaseConnection
 from aipod.rpc.v1 import jobs_pb2 as pb
 
-__all__ = ["Following", "JobInfo", "JobRequest", "JobRequests", "Record", "Starting", "timings"]
+__all__ = ["Following", "JobInfo", "JobRequest", "JobRequests", "Record", "Starting", "ended_well", "timings"]
 
 _log = logging.getLogger("aipod.client")
 
@@ -256,6 +256,17 @@ class Starting(Generic[C]):
             if self._tried % len(self._targets):
                 return 0.0
         return self._attempts.pause(error)
+
+
+def ended_well(info: JobInfo) -> JobInfo:
+    """How a job ended, unless it was interrupted: the server that knows may have stopped by now.
+
+    Raises:
+        TrainingFailed: It was.
+    """
+    if info.state == "interrupted":
+        raise TrainingFailed(info.version, info.id, info.reason)
+    return info
 
 
 def timings(info: JobInfo) -> Timings:

@@ -21,7 +21,7 @@ from aipod.errors import AipodError, NotSupportedError
 from aipod.rpc.admin_client import Admin, AsyncAdmin
 from aipod.rpc.calls import DEFAULT_RETRY, REPLY_LIMITS, Attempts, Content, Timed, decode, take_timeout
 from aipod.rpc.connection import ASYNC_FAILURES, FAILURES, AsyncConnection, Connection
-from aipod.rpc.job_calls import Following, JobInfo, JobRequest, JobRequests, Record, Starting, timings
+from aipod.rpc.job_calls import Following, JobInfo, JobRequest, JobRequests, Record, Starting, ended_well, timings
 from aipod.rpc.methods import FOLLOW, JOBS
 from aipod.rpc.trunk.request import Reply
 
@@ -126,7 +126,7 @@ class TrainingJob:
         """As :meth:`result`; gives with it how the job ended."""
         attempts = Attempts("job", timeout, 1)
         attempts.insist()
-        info = self.wait(timeout)
+        info = ended_well(self.wait(timeout))
         return info, ask(self._connection, JobRequests.result(self.id), attempts)
 
     def _follow(self, following: Following) -> Generator[Record, None, None]:
@@ -201,7 +201,7 @@ class AsyncTrainingJob:
     async def finish(self, timeout: float | None) -> tuple[JobInfo, Any]:
         attempts = Attempts("job", timeout, 1)
         attempts.insist()
-        info = await self.wait(timeout)
+        info = ended_well(await self.wait(timeout))
         return info, await async_ask(self._connection, JobRequests.result(self.id), attempts)
 
     async def _follow(self, following: Following) -> AsyncGenerator[Record, None]:
