@@ -50,7 +50,7 @@ class Desk:
     def __call__(self, raw: RawCall) -> None:
         try:
             # The message is taken now: it is gone when this returns.
-            self._engine.background("desk", partial(self._answer, raw, raw.message))
+            self._engine.background("admin", partial(self._answer, raw, raw.message))
         except AipodError as error:
             self._refusals.send(raw, error)
 

@@ -14,7 +14,15 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from aipod.errors import AipodError, DeadlineExceeded, InvalidArgument, SerializationError, TrainingFailed, Unavailable
+from aipod.errors import (
+    AipodError,
+    DeadlineExceeded,
+    InternalError,
+    InvalidArgument,
+    SerializationError,
+    TrainingFailed,
+    Unavailable,
+)
 from aipod.rpc.admin_client import ServerInfo
 from aipod.rpc.calls import Attempts, ClientClosed, Timings, decode, raising
 from aipod.rpc.connection import BaseConnection
@@ -189,6 +197,9 @@ class Following:
         """
         left = self._attempts.timeout()
         try:
+            if isinstance(error, InternalError) and not error.error_id:
+                # Not the server's: a proxy resets what it carries when it loses the server.
+                error = Unavailable(str(error), may_have_run=True)
             if isinstance(error, DeadlineExceeded):
                 if left is not None and left <= _LEAST_SECONDS:
                     raise DeadlineExceeded(_goes_on(self._id)) from None

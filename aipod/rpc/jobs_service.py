@@ -11,9 +11,9 @@ from aipod.engine import Engine
 from aipod.errors import ModelError, Overloaded, SerializationError
 from aipod.model.names import check_version
 from aipod.rpc.desk import Desk, Verb
-from aipod.rpc.followers import Followers
 from aipod.rpc.front import RawCall, StreamOpener
 from aipod.rpc.job_info import job_info, json_object
+from aipod.rpc.job_streams import JobStreams
 from aipod.rpc.methods import JOBS
 from aipod.rpc.refusal import Refusals
 from aipod.rpc.v1 import jobs_pb2 as pb
@@ -35,7 +35,7 @@ class JobsService:
         self._engine = engine
         self._max_reply_bytes = engine.settings.max_message_bytes
         self._limits = Limits(max_value_bytes=engine.settings.max_result_bytes)
-        self._followers = Followers(engine, refusals)
+        self._streams = JobStreams(engine, refusals)
         verbs: dict[str, tuple[type[Message], Verb]] = {
             "Get": (pb.JobRequest, self._get),
             "List": (pb.ListRequest, self._list),
@@ -52,14 +52,14 @@ class JobsService:
 
     @property
     def streams(self) -> Mapping[str, StreamOpener]:
-        return self._followers.streams
+        return self._streams.streams
 
     def __call__(self, raw: RawCall) -> None:
         self._desk(raw)
 
     def close(self) -> None:
         """Tell those who follow what there is to tell, and end their streams."""
-        self._followers.close()
+        self._streams.close()
 
     def _get(self, request: pb.JobRequest, timeout: _Timeout) -> Message:
         trainings, job_id = self._engine.trainings, request.id

@@ -97,11 +97,7 @@ class TrainingJob:
         Raises:
             DeadlineExceeded: It has not within ``timeout`` seconds, and goes on.
         """
-        following = Following(self.id, take_timeout(timeout), records=False)
-        with closing(self._follow(following)) as nothing:
-            for _ in nothing:
-                pass
-        return following.ended()
+        return self._wait(take_timeout(timeout))
 
     def result(self, timeout: float | None = None) -> Any:
         """What the model's ``train`` returned, once it has ended and the new revision serves.
@@ -126,8 +122,15 @@ class TrainingJob:
         """As :meth:`result`; gives with it how the job ended."""
         attempts = Attempts("job", timeout, 1)
         attempts.insist()
-        info = ended_well(self.wait(timeout))
+        info = ended_well(self._wait(timeout))
         return info, ask(self._connection, JobRequests.result(self.id), attempts)
+
+    def _wait(self, timeout: float | None) -> JobInfo:
+        following = Following(self.id, timeout, records=False)
+        with closing(self._follow(following)) as nothing:
+            for _ in nothing:
+                pass
+        return following.ended()
 
     def _follow(self, following: Following) -> Generator[Record, None, None]:
         while True:
@@ -177,11 +180,7 @@ class AsyncTrainingJob:
         return await async_ask(self._connection, JobRequests.output(self.id))
 
     async def wait(self, timeout: float | None = None) -> JobInfo:
-        following = Following(self.id, take_timeout(timeout), records=False)
-        async with aclosing(self._follow(following)) as nothing:
-            async for _ in nothing:
-                pass
-        return following.ended()
+        return await self._wait(take_timeout(timeout))
 
     async def result(self, timeout: float | None = None) -> Any:
         return (await self.finish(take_timeout(timeout)))[1]
@@ -201,8 +200,15 @@ class AsyncTrainingJob:
     async def finish(self, timeout: float | None) -> tuple[JobInfo, Any]:
         attempts = Attempts("job", timeout, 1)
         attempts.insist()
-        info = ended_well(await self.wait(timeout))
+        info = ended_well(await self._wait(timeout))
         return info, await async_ask(self._connection, JobRequests.result(self.id), attempts)
+
+    async def _wait(self, timeout: float | None) -> JobInfo:
+        following = Following(self.id, timeout, records=False)
+        async with aclosing(self._follow(following)) as nothing:
+            async for _ in nothing:
+                pass
+        return following.ended()
 
     async def _follow(self, following: Following) -> AsyncGenerator[Record, None]:
         while True:

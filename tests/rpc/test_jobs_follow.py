@@ -13,7 +13,7 @@ from waiting import BOUND, eventually
 
 from aipod.errors import InvalidArgument, JobNotFound
 from aipod.model import AIModelBase
-from aipod.rpc import followers
+from aipod.rpc import job_streams
 from aipod.rpc.client import AIClient
 from aipod.rpc.methods import FOLLOW
 from aipod.rpc.v1.jobs_pb2 import FollowReply, FollowRequest
@@ -134,7 +134,7 @@ class TestState:
             assert not any(reply.records for reply in stream)
 
     def test_while_it_is_quiet_a_sign_of_life_comes(self, client, writer, monkeypatch):
-        monkeypatch.setattr(followers, "HEARTBEAT_SECONDS", 0.02)
+        monkeypatch.setattr(job_streams, "HEARTBEAT_SECONDS", 0.02)
         job = client.start_training(records=1)
         with Guest(client.address) as guest:
             stream = told(guest.open(asked(job.id, after=1), method=FOLLOW))
@@ -153,10 +153,10 @@ class TestFollowers:
             # The guest's own threads, two for each stream, are not the server's.
             names = [thread.name for thread in threading.enumerate() if thread.name.startswith("aipod")]
             assert len(names) <= before + 3
-            assert repr(server._jobs._followers) == "<Followers, 100 of them>"
+            assert repr(server._jobs._streams) == "<JobStreams, 100 open>"
             writer.orders.release()
             assert [numbers([next(stream)]) for stream in streams] == [[2]] * 100
-        eventually(lambda: repr(server._jobs._followers) == "<Followers, 0 of them>")
+        eventually(lambda: repr(server._jobs._streams) == "<JobStreams, 0 open>")
 
     def test_one_that_does_not_read_is_not_read_ahead_for(self, server, client, writer, monkeypatch):
         writer.over.set()
@@ -185,7 +185,7 @@ class TestFollowers:
             stream = guest.open(asked(job.id), method=FOLLOW)
             next(stream)
             stream.cancel()
-            eventually(lambda: repr(server._jobs._followers) == "<Followers, 0 of them>")
+            eventually(lambda: repr(server._jobs._streams) == "<JobStreams, 0 open>")
             assert not server.engine.trainings._followers._told
         eventually(lambda: server._front.counters() == NOTHING)
 
@@ -193,7 +193,7 @@ class TestFollowers:
         records = client.start_training(records=1).logs(follow=True)
         next(records)
         records.close()
-        eventually(lambda: repr(server._jobs._followers) == "<Followers, 0 of them>")
+        eventually(lambda: repr(server._jobs._streams) == "<JobStreams, 0 open>")
 
     def test_when_the_server_stops_they_are_told(self, server, client, writer):
         job = client.start_training(records=1)
@@ -223,7 +223,7 @@ def test_a_request_that_makes_no_sense_is_refused(server, client, what, messages
         assert error.code().name == status
         assert sentence in error.details()
         assert len(error.details()) < 1100
-    eventually(lambda: repr(server._jobs._followers) == "<Followers, 0 of them>")
+    eventually(lambda: repr(server._jobs._streams) == "<JobStreams, 0 open>")
 
 
 def test_what_comes_after_the_request_is_passed_over(server, client, writer):

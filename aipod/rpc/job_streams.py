@@ -1,17 +1,17 @@
-"""Those who follow jobs: streams on which each record comes once, in order, and the state whenever it changes.
+"""Streams that follow jobs: on each of them every record comes once, in order, and the state whenever it changes.
 
-No thread is held by a follower. One thread reads for all of them, a page at a time, and reads the next page for a
-follower only when its peer has taken the last: one that does not read, or is gone, costs a page.
+No stream holds a thread. One thread reads for all of them, a page at a time, and reads the next page for a stream only
+when its peer has taken the last: one that does not read, or is gone, costs a page.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 
 from google.protobuf.message import DecodeError
 
@@ -24,18 +24,22 @@ from aipod.rpc.methods import FOLLOW
 from aipod.rpc.refusal import Refusals
 from aipod.rpc.v1 import jobs_pb2 as pb
 
-__all__ = ["Followers"]
+__all__ = ["JobStreams"]
+
+_log = logging.getLogger("aipod.rpc")
 
 HEARTBEAT_SECONDS = 5.0
-# However fast a model writes, for each follower one looks this often at most.
+# However fast a model writes, for each stream one looks only so often.
 PAUSE_SECONDS = 0.02
+# At the end, for a disk that does not answer.
+_LAST_LOOKS_SECONDS = 5.0
 # Of a page: as many records, and once there are so many bytes no more.
 _PAGE_RECORDS = 64
 _PAGE_BYTES = 256 * 1024
 
 
-class Followers:
-    """All that follow a job on one server.
+class JobStreams:
+    """All streams that follow a job on one server.
 
     Args:
         engine: What runs the jobs.
@@ -46,58 +50,72 @@ class Followers:
         self.engine = engine
         self.refusals = refusals
         self.clock = Clock()
-        self._reader = ThreadPoolExecutor(1, "aipod-follow")
+        self._looks: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._followers: set[_Follower] = set()
+        self._thread: threading.Thread | None = None
+        self._open: set[_JobStream] = set()
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Followers, {len(self._followers)} of them>"
+        return f"<JobStreams, {len(self._open)} open>"
 
     @property
     def streams(self) -> Mapping[str, StreamOpener]:
-        return {FOLLOW: self._open}
+        return {FOLLOW: self._follow}
 
     def read(self, look: Callable[[], None]) -> None:
-        """Have the thread do something, unless all of this is over."""
-        with suppress(RuntimeError):
-            self._reader.submit(look)
-
-    def forget(self, follower: _Follower) -> None:
+        """Have the thread take a look; it starts with the first of them."""
         with self._lock:
-            self._followers.discard(follower)
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._read, name="aipod-follow", daemon=True)
+                self._thread.start()
+        self._looks.put(look)
+
+    def forget(self, one: _JobStream) -> None:
+        with self._lock:
+            self._open.discard(one)
 
     def close(self) -> None:
         """Tell everybody what there is to tell, and end all streams."""
         with self._lock:
             self._closed = True
-            followers = list(self._followers)
+            streams, thread = list(self._open), self._thread
         self.clock.close()
-        for follower in followers:
-            self.read(follower.look)
-        self._reader.shutdown()
-        for follower in followers:
-            follower.refuse(_stopped())
+        for one in streams:
+            self._looks.put(one.look)
+        self._looks.put(None)
+        if thread is not None:
+            thread.join(_LAST_LOOKS_SECONDS)
+        for one in streams:
+            one.refuse(_stopped())
 
-    def _open(self, stream: RawStream) -> _Follower:
-        follower = _Follower(self, stream)
+    def _read(self) -> None:
+        while (look := self._looks.get()) is not None:
+            try:
+                look()
+            except Exception:
+                # One that fails must not keep the others from their news.
+                _log.exception("a stream that follows a job could not be served")
+
+    def _follow(self, stream: RawStream) -> _JobStream:
+        one = _JobStream(self, stream)
         with self._lock:
-            self._followers.add(follower)
+            self._open.add(one)
             closed = self._closed
         if closed:
-            follower.refuse(_stopped())
-        return follower
+            one.refuse(_stopped())
+        return one
 
 
-class _Follower:
+class _JobStream:
     """See :class:`~aipod.rpc.front.interface.StreamHandler`.
 
     What is read is read by :meth:`look`, on the one thread. The lock guards what other threads touch as well: the
     message that waits for the peer, and whether there may be more to read.
     """
 
-    def __init__(self, followers: Followers, stream: RawStream) -> None:
-        self._followers = followers
+    def __init__(self, streams: JobStreams, stream: RawStream) -> None:
+        self._streams = streams
         self._stream = stream
         self._request: pb.FollowRequest | None = None
         self._after = 0
@@ -147,13 +165,13 @@ class _Follower:
             timer.cancel()
         if unwatch is not None:
             unwatch()
-        self._followers.forget(self)
+        self._streams.forget(self)
 
     def refuse(self, error: AipodError) -> None:
         """End the stream with an error, unless it has ended."""
         if not self._over:
             version = self._told.version if self._told is not None else ""
-            self._stream.finish(*self._followers.refusals.told(FOLLOW, error, version))
+            self._stream.finish(*self._streams.refusals.told(FOLLOW, error, version))
             self.gone()
 
     def look(self) -> None:
@@ -189,11 +207,14 @@ class _Follower:
 
     def _read(self, request: pb.FollowRequest, beats: bool) -> tuple[bytes | None, bool]:
         """The next message, if there is anything to tell, and whether it is the last one."""
-        trainings = self._followers.engine.trainings
+        trainings = self._streams.engine.trainings
         if self._unwatch is None:
             self._watch(trainings.get(request.id).id)
         # Before the records: of a job that is over by now, all of them are there.
         job = trainings.get(request.id)
+        if job.is_over and trainings.is_held(request.id):
+            # Whoever hears of the end may train again at once. There is a wake when it has been let go of.
+            return (b"" if beats else None), False
         records, are_all = ([], True) if request.without_records else self._records(request.id)
         reply, info = pb.FollowReply(records=records), job_info(job)
         if info != self._told:
@@ -207,7 +228,7 @@ class _Follower:
     def _records(self, job_id: str) -> tuple[list[bytes], bool]:
         """A page of records, and whether there are no more for now."""
         limit = self._page_records
-        found = self._followers.engine.trainings.records(job_id, self._after, limit)
+        found = self._streams.engine.trainings.records(job_id, self._after, limit)
         page: list[bytes] = []
         size_bytes = 0
         for record in found:
@@ -224,7 +245,7 @@ class _Follower:
         return page, are_all
 
     def _watch(self, job_id: str) -> None:
-        unwatch = self._followers.engine.trainings.watch(job_id, self._wake)
+        unwatch = self._streams.engine.trainings.watch(job_id, self._wake)
         with self._lock:
             self._unwatch = unwatch
             over = self._over
@@ -237,7 +258,7 @@ class _Follower:
             if self._over:
                 return
             self._beats = True
-            self._timer = self._followers.clock.at(time.monotonic() + HEARTBEAT_SECONDS, self._beat)
+            self._timer = self._streams.clock.at(time.monotonic() + HEARTBEAT_SECONDS, self._beat)
         self._wake()
 
     def _wake(self) -> None:
@@ -248,9 +269,9 @@ class _Follower:
                 return
             self._due = True
         instant = self._looked + PAUSE_SECONDS
-        look = partial(self._followers.read, self.look)
+        look = partial(self._streams.read, self.look)
         if instant > time.monotonic():
-            self._followers.clock.at(instant, look)
+            self._streams.clock.at(instant, look)
         else:
             look()
 
