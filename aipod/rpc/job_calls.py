@@ -35,7 +35,6 @@ _log = logging.getLogger("aipod.client")
 # A stream that follows a job is opened anew that often: one that died without a word, on the far side of a proxy, is
 # found out then.
 _STREAM_SECONDS = 300.0
-_LEAST_SECONDS = 0.001
 _FURTHEST = 2**63 - 1
 _OVER = frozenset({"succeeded", "failed", "cancelled"})
 
@@ -196,24 +195,20 @@ class Following:
             AipodError: The error, if it is none of those that pass.
         """
         left = self._attempts.timeout()
+        is_late = isinstance(error, DeadlineExceeded)
+        if is_late or (isinstance(error, InternalError) and not error.error_id):
+            # A stream has a time of its own; and a proxy resets what it carries when it loses the server.
+            error = Unavailable(str(error), may_have_run=True)
         try:
-            if isinstance(error, InternalError) and not error.error_id:
-                # Not the server's: a proxy resets what it carries when it loses the server.
-                error = Unavailable(str(error), may_have_run=True)
-            if isinstance(error, DeadlineExceeded):
-                if left is not None and left <= _LEAST_SECONDS:
-                    raise DeadlineExceeded(_goes_on(self._id)) from None
-                # The stream's own time, not the caller's.
-                return 0.0
             pause = self._attempts.pause(error)
         except Unavailable:
             if left is None or isinstance(error, ClientClosed):
                 raise
-            raise DeadlineExceeded(_goes_on(self._id)) from error
+            raise DeadlineExceeded(_goes_on(self._id)) from (None if is_late else error)
         finally:
             # Its traceback holds this frame.
             del error
-        if not self._is_lost:
+        if not (self._is_lost or is_late):
             self._is_lost = True
             _log.warning("job %r is out of sight; it is followed on when its server is back", self._id)
         return pause

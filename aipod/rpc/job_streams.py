@@ -121,6 +121,7 @@ class _JobStream:
         self._after = 0
         self._page_records = _PAGE_RECORDS
         self._told: pb.JobInfo | None = None
+        self._is_behind = False
         self._looked = 0.0
         self._lock = threading.Lock()
         self._message: bytes | None = None
@@ -149,7 +150,8 @@ class _JobStream:
             message, self._message = self._message, None
             more = self._more and message is not None
         if more:
-            self._wake()
+            # What waits already is read as fast as the peer takes it.
+            self._wake(at_once=self._is_behind)
         return message
 
     def half_closed(self) -> None:
@@ -242,6 +244,7 @@ class _JobStream:
         if not are_all:
             with self._lock:
                 self._more = True
+        self._is_behind = not are_all
         return page, are_all
 
     def _watch(self, job_id: str) -> None:
@@ -261,7 +264,7 @@ class _JobStream:
             self._timer = self._streams.clock.at(time.monotonic() + HEARTBEAT_SECONDS, self._beat)
         self._wake()
 
-    def _wake(self) -> None:
+    def _wake(self, at_once: bool = False) -> None:
         """There may be something new: look soon. Any thread's."""
         with self._lock:
             self._more = True
@@ -270,7 +273,7 @@ class _JobStream:
             self._due = True
         instant = self._looked + PAUSE_SECONDS
         look = partial(self._streams.read, self.look)
-        if instant > time.monotonic():
+        if instant > time.monotonic() and not at_once:
             self._streams.clock.at(instant, look)
         else:
             look()

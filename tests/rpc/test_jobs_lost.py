@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 from cutting_relay import CuttingRelay
-from front_world import fronted
+from front_world import Ear, fronted
 from waiting import BOUND, eventually
 
+from aipod.codec import encode_reply, with_job
 from aipod.errors import TrainingFailed, Unavailable
 from aipod.rpc.client import AIClient, AsyncAIClient
-from aipod.rpc.methods import MODEL_METHODS
+from aipod.rpc.methods import FOLLOW, MODEL_METHODS
 from aipod.rpc.v1.admin_pb2 import InfoReply
+from aipod.rpc.v1.jobs_pb2 import FollowReply, JobInfo
 
 SERVE = """
     import os, time
@@ -165,6 +167,33 @@ class TestConnections:
             assert isinstance(error, Unavailable)
             assert error.may_have_run
             assert len(calls) == 1
+
+    @pytest.mark.parametrize("status", ["OK", "INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED"])
+    def test_a_stream_that_somebody_in_between_ends_is_opened_again(self, front, status, caplog):
+        ends = iter([status, status])
+
+        def follow(stream: Any) -> Ear:
+            ear = Ear(stream)
+            end = next(ends, None)
+            state = "succeeded" if end is None else "running"
+            ear.say(FollowReply(job=JobInfo(id="v@1", version="v", state=state)).SerializeToString())
+            stream.finish(end or "OK", "a proxy lost it")
+            return ear
+
+        def answer(raw: Any) -> None:
+            reply = encode_reply(5)
+            raw.reply(with_job(reply, "v@1") if raw.method == MODEL_METHODS["train"] else reply)
+
+        methods = {MODEL_METHODS["train"]: None, "/aipod.v1.Jobs/Result": None}
+        with (
+            fronted(front, answer, methods=methods, streams={FOLLOW: follow}) as (_, address),
+            AIClient(address, "v") as client,
+        ):
+            assert client.train() == 5
+        assert next(ends, None) is None
+        said = [record.getMessage() for record in caplog.records if record.name == "aipod.client"]
+        assert all("is followed on when its server is back" in text for text in said)
+        assert bool(said) == (status != "DEADLINE_EXCEEDED")
 
 
 class TestServers:
