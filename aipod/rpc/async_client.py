@@ -87,8 +87,8 @@ class AsyncAIClient(BaseClient):
 
     async def train(self, /, **kwargs: Any) -> Any:
         """As :meth:`~aipod.rpc.client.AIClient.train`; to cancel the task leaves the job running."""
-        targets, content = self._targets(), self._training(kwargs)
-        return await async_train(targets, content, self.version, self._attempts("train"), self._timed)
+        attempts = self._attempts("train")
+        return await async_train(self._targets(), self._training(kwargs), self.version, attempts, self._timed)
 
     async def start_training(self, /, **kwargs: Any) -> AsyncTrainingJob:
         """As :meth:`~aipod.rpc.client.AIClient.start_training`."""

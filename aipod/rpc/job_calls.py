@@ -277,6 +277,8 @@ def ended_well(info: JobInfo) -> JobInfo:
 
 def timings(info: JobInfo) -> Timings:
     """Where the time of a job went, as far as that is known."""
+    if not (info.created and info.started and info.ended):
+        return Timings()
     created, started, ended = (datetime.fromisoformat(text) for text in (info.created, info.started, info.ended))
     queue, run = (started - created).total_seconds(), (ended - started).total_seconds()
     return Timings(queue=queue, predict=run, total=queue + run)

@@ -269,6 +269,8 @@ async def async_begin(
 def train(targets: Sequence[Connection], content: Content, version: str, attempts: Attempts, timed: bool) -> Any:
     """What a train returned, once its new revision serves."""
     begun = begin(targets, content, version, attempts)
+    # It may be large, and the job may take days.
+    del content
     if isinstance(begun, Message):
         return decode(begun, timed)
     info, value = begun.finish(attempts.timeout())
@@ -280,6 +282,7 @@ async def async_train(
 ) -> Any:
     """As :func:`train`."""
     begun = await async_begin(targets, content, version, attempts)
+    del content
     if isinstance(begun, Message):
         return decode(begun, timed)
     info, value = await begun.finish(attempts.timeout())

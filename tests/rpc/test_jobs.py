@@ -106,6 +106,23 @@ class TestTrain:
         trained.gate.set()
         assert client.job(job.id).result(BOUND)["accuracy"] == 0.5
 
+    def test_a_client_that_is_closed_waits_no_longer(self, server_of, trained, background):
+        server = server_of(trained)
+        client = AIClient(server.address, "v")
+        training = background(client.train, do="wait")
+        eventually(lambda: "1 open" in repr(server._jobs._streams))
+        client.close()
+        error = training.exception(BOUND)
+        assert isinstance(error, Unavailable)
+        assert "this client was closed" in str(error)
+        with pytest.raises(Unavailable, match="this client was closed"):
+            client.train()
+        with AIClient(server.address) as other:
+            [job] = other.jobs()
+            assert job.state == "running"
+            trained.gate.set()
+            assert other.job(job.id).wait(BOUND).state == "succeeded"
+
     def test_where_its_time_went_is_told(self, client):
         value, timings = client.options(timed=True).train()
         assert value["accuracy"] == 0.5

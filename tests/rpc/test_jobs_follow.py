@@ -113,6 +113,20 @@ class TestRecords:
         with pytest.raises(InvalidArgument, match="give the seq of the last record"):
             job.logs(after=after)
 
+    def test_they_come_through_another_server_of_the_same_data_as_well(self, server_of, client, client_of, writer):
+        job = client.start_training(records=1)
+        found = client_of(server_of(writer)).job(job.id)
+        records = found.logs(follow=True)
+        assert next(records)["seq"] == 1
+        writer.orders.release()
+        assert next(records)["seq"] == 2
+        for end in (found.cancel, found.stop):
+            with pytest.raises(InvalidArgument, match="another server on the same data path holds"):
+                end()
+        writer.over.set()
+        assert list(records) == []
+        assert found.result() == 2
+
 
 class TestState:
     def test_it_is_told_at_first_and_whenever_it_changes(self, client, writer):
