@@ -13,6 +13,7 @@ from raw_trunk import RawTrunk, call
 from waiting import BOUND, eventually
 
 from aipod.codec import encode_call, encode_reply, read_reply
+from aipod.engine.training import Training
 from aipod.errors import (
     AipodError,
     DeadlineExceeded,
@@ -25,10 +26,11 @@ from aipod.errors import (
     Unavailable,
 )
 from aipod.model import AIModelBase
+from aipod.rpc import job_streams
 from aipod.rpc.ai_pb2 import Input, Output
 from aipod.rpc.client import AIClient, AsyncAIClient
-from aipod.rpc.methods import MODEL_METHODS
-from aipod.rpc.v1.jobs_pb2 import JobRequest
+from aipod.rpc.methods import FOLLOW, MODEL_METHODS
+from aipod.rpc.v1.jobs_pb2 import FollowReply, FollowRequest, JobRequest
 
 UNKNOWN = "v@20260101T000000000000Z-0000"
 
@@ -106,11 +108,29 @@ class TestTrain:
         trained.gate.set()
         assert client.job(job.id).result(BOUND)["accuracy"] == 0.5
 
+    def test_it_returns_when_the_version_can_be_written_again(self, client, background, monkeypatch):
+        release = threading.Event()
+        close = Training._close
+        monkeypatch.setattr(Training, "_close", lambda *outcome: (release.wait(BOUND), close(*outcome)))
+        monkeypatch.setattr(job_streams, "HEARTBEAT_SECONDS", 0.01)
+        training = background(client.train, n=1)
+        eventually(lambda: [job.state for job in client.jobs()] == ["succeeded"])
+        with Guest(client.address) as guest:
+            stream = guest.open(FollowRequest(id=client.jobs()[0].id).SerializeToString(), method=FOLLOW)
+            told = [FollowReply.FromString(next(stream)).job.state for _ in range(3)]
+        assert told == ["", "", ""]
+        with pytest.raises(TrainingInProgress):
+            client.start_training()
+        assert not training.done()
+        release.set()
+        assert training.result(BOUND)["n"] == 1
+        assert client.train(n=2)["n"] == 2
+
     def test_a_client_that_is_closed_waits_no_longer(self, server_of, trained, background):
         server = server_of(trained)
         client = AIClient(server.address, "v")
         training = background(client.train, do="wait")
-        eventually(lambda: "1 open" in repr(server._jobs._streams))
+        eventually(lambda: trained.runs and "1 open" in repr(server._jobs._streams))
         client.close()
         error = training.exception(BOUND)
         assert isinstance(error, Unavailable)

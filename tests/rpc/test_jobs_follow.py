@@ -252,7 +252,8 @@ def test_a_job_that_is_forgotten_meanwhile_is_an_error_of_ours(server, client, w
     job = client.start_training(records=1)
     records = job.logs(follow=True)
     next(records)
-    server.engine._store.jobs.forget_all("v")
+    jobs = server.engine._store.jobs
+    jobs.forget(jobs.of("v"))
     writer.orders.release()
     with pytest.raises(JobNotFound):
         list(records)
