@@ -64,7 +64,7 @@ PYTHON_pytriton ?= python3.10
 # The generator lives apart, since it wants older libraries than those that we run on. Each -I maps the folder of a
 # contract to the package of its stubs, so that what is generated imports its neighbours by their real names.
 
-STUBS := aipod/rpc/v1/model aipod/rpc/v1/admin aipod/rpc/v1/trunk aipod/rpc/v1/health aipod/rpc/v1/reflection aipod/rpc/ai
+STUBS := aipod/rpc/v1/model aipod/rpc/v1/admin aipod/rpc/v1/jobs aipod/rpc/v1/trunk aipod/rpc/v1/health aipod/rpc/v1/reflection aipod/rpc/ai
 PROTOC := .venv-proto/bin/python -m grpc_tools.protoc -I aipod/rpc/v1=protos/aipod/v1 -I aipod/rpc=protos
 
 proto: .venv-proto/.made ## generate the stubs from protos/

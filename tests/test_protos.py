@@ -11,13 +11,14 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 from grpc_health.v1 import health_pb2 as grpc_health_pb2
 
 from aipod.rpc import ai_pb2
-from aipod.rpc.v1 import admin_pb2, health_pb2, model_pb2, reflection_pb2, trunk_pb2
+from aipod.rpc.v1 import admin_pb2, health_pb2, jobs_pb2, model_pb2, reflection_pb2, trunk_pb2
 
 PROTOS = Path(__file__).parent.parent / "protos"
 FILES = [
     ("ai.proto", ai_pb2),
     ("aipod/v1/model.proto", model_pb2),
     ("aipod/v1/admin.proto", admin_pb2),
+    ("aipod/v1/jobs.proto", jobs_pb2),
     ("aipod/v1/trunk.proto", trunk_pb2),
     ("aipod/v1/health.proto", health_pb2),
     ("aipod/v1/reflection.proto", reflection_pb2),
@@ -94,9 +95,21 @@ def test_every_contract_has_its_stub() -> None:
     [
         (
             model_pb2.CallRequest.DESCRIPTOR,
-            {"version": 1, "kwargs": 2, "segments": 3, "priority": 4, "timed": 5, "lent": 7, "padding": 15},
+            {
+                "version": 1,
+                "kwargs": 2,
+                "segments": 3,
+                "priority": 4,
+                "timed": 5,
+                "lent": 7,
+                "request_id": 8,
+                "detach": 9,
+                "padding": 15,
+            },
         ),
-        (model_pb2.CallReply.DESCRIPTOR, {"value": 2, "segments": 3, "timings": 6, "lent": 7, "padding": 15}),
+        (model_pb2.CallReply.DESCRIPTOR, {"value": 2, "segments": 3, "timings": 6, "lent": 7, "job": 8, "padding": 15}),
+        (jobs_pb2.FollowRequest.DESCRIPTOR, {"id": 1, "after": 2, "once": 3, "without_records": 4}),
+        (jobs_pb2.FollowReply.DESCRIPTOR, {"records": 1, "job": 2, "heartbeat": 3}),
         (trunk_pb2.ClientFrame.DESCRIPTOR, {"calls": 1, "cancels": 2, "chunk": 3, "greeting": 4}),
         (trunk_pb2.ServerFrame.DESCRIPTOR, {"replies": 1, "chunk": 3, "greeting": 4, "grant": 5, "draining": 6}),
         (trunk_pb2.Call.DESCRIPTOR, {"number": 1, "method": 2, "timeout": 3, "request": 4, "size": 5}),

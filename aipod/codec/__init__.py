@@ -50,6 +50,7 @@ from aipod.codec.message import (
     encode_reply,
     read_call,
     read_reply,
+    with_job,
     with_timings,
 )
 from aipod.codec.wire import MAX_WHOLE_BYTES, Room, check_whole
@@ -66,5 +67,6 @@ __all__ = [
     "encode_reply",
     "read_call",
     "read_reply",
+    "with_job",
     "with_timings",
 ]

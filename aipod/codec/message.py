@@ -8,10 +8,35 @@ from typing import Any
 from aipod.codec.decoder import unpack
 from aipod.codec.encoder import pack
 from aipod.codec.limits import Limits
-from aipod.codec.wire import LENT, PRIORITY, TIMED, TIMINGS, Borrow, Parts, Room, join, number, split, text
+from aipod.codec.wire import (
+    DETACH,
+    JOB,
+    LENT,
+    PRIORITY,
+    REQUEST_ID,
+    TIMED,
+    TIMINGS,
+    Borrow,
+    Parts,
+    Room,
+    join,
+    number,
+    split,
+    text,
+)
 from aipod.errors import SerializationError
 
-__all__ = ["Lend", "Message", "decode_reply", "encode_call", "encode_reply", "read_call", "read_reply", "with_timings"]
+__all__ = [
+    "Lend",
+    "Message",
+    "decode_reply",
+    "encode_call",
+    "encode_reply",
+    "read_call",
+    "read_reply",
+    "with_job",
+    "with_timings",
+]
 
 _DEFAULT = Limits()
 
@@ -50,6 +75,25 @@ class Message:
         return bool(self.more.get(TIMED, False))
 
     @property
+    def detach(self) -> bool:
+        """Whether the reply to a train is to be the job, and to come at once."""
+        return bool(self.more.get(DETACH, False))
+
+    @property
+    def request_id(self) -> str:
+        """What makes a train that comes again the same one; ``""`` if it has none.
+
+        Raises:
+            SerializationError: It is no text.
+        """
+        return self._name(REQUEST_ID, "request_id")
+
+    @property
+    def job(self) -> str:
+        """A reply's job, as :attr:`request_id` is a call's; ``""`` if no job was started."""
+        return self._name(JOB, "job")
+
+    @property
     def timings(self) -> memoryview | None:
         """A reply's ``Timings`` as they came, if it has them."""
         timings = self.more.get(TIMINGS)
@@ -74,6 +118,13 @@ class Message:
         """Decode a reply's value, as :meth:`kwargs` does a call's arguments; an absent one is None."""
         return None if self._is_empty() else self._unpack("result")
 
+    def _name(self, field: int, place: str) -> str:
+        data = self.more.get(field, b"")
+        try:
+            return str(data, "utf-8") if not isinstance(data, int) else ""
+        except UnicodeDecodeError:
+            raise SerializationError(place, "it is not UTF-8; send it as UTF-8") from None
+
     def _unpack(self, root: str) -> Any:
         return unpack(self.body, self.segments, self.limits, root, is_shared=LENT in self.more)
 
@@ -88,6 +139,8 @@ def encode_call(
     timed: bool = False,
     lend: Lend | None = None,
     room: Room | None = None,
+    request_id: str = "",
+    detach: bool = False,
 ) -> bytes | memoryview:
     """Write a call; the data of arrays is copied once.
 
@@ -98,6 +151,8 @@ def encode_call(
         timed: See :attr:`Message.timed`.
         lend: Takes what need not travel; None where no memory is shared.
         room: Gives memory for the message if there are arrays or large bytes in it; None: it is bytes.
+        request_id: See :attr:`Message.request_id`.
+        detach: See :attr:`Message.detach`.
 
     Raises:
         SerializationError: A value cannot travel; the error names its place.
@@ -105,6 +160,8 @@ def encode_call(
     if not isinstance(kwargs, dict):
         raise SerializationError("kwargs", f"a {type(kwargs).__name__} is no dict of names to values; send a dict")
     more = number(PRIORITY, priority) + number(TIMED, timed) if priority or timed else b""
+    if request_id or detach:
+        more += text(REQUEST_ID, request_id.encode()) + number(DETACH, detach)
     body, segments = pack(kwargs, "kwargs")
     return join(version, body, _lent(segments, lend), more, room)
 
@@ -143,6 +200,11 @@ def encode_reply(
 def with_timings(reply: bytes | memoryview, timings: bytes) -> bytes:
     """A reply with its ``Timings`` added, which :func:`encode_reply` could not know."""
     return b"".join((reply, text(TIMINGS, timings)))
+
+
+def with_job(reply: bytes | memoryview, job: str) -> bytes:
+    """A reply with the id of the job that the call started."""
+    return b"".join((reply, text(JOB, job.encode())))
 
 
 def read_reply(message: bytes | memoryview, limits: Limits = _DEFAULT, borrow: Borrow | None = None) -> Message:

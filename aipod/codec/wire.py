@@ -3,9 +3,10 @@
 ::
 
     message CallRequest { string version = 1; bytes kwargs = 2; repeated bytes segments = 3; bytes padding = 15;
-                          sint32 priority = 4; bool timed = 5; repeated Lent lent = 7; }
+                          sint32 priority = 4; bool timed = 5; repeated Lent lent = 7; string request_id = 8;
+                          bool detach = 9; }
     message CallReply   {                     bytes value  = 2; repeated bytes segments = 3; bytes padding = 15;
-                          Timings timings = 6; repeated Lent lent = 7; }
+                          Timings timings = 6; repeated Lent lent = 7; string job = 8; }
 
 Any protobuf library reads and writes it. This one does without protobuf's own runtime, which copies a bytes field
 whenever it is touched, and cannot place one: here a segment starts at a multiple of 64 bytes from the start of the
@@ -26,9 +27,12 @@ from aipod.errors import SerializationError
 
 __all__ = [
     "ALIGNMENT",
+    "DETACH",
+    "JOB",
     "LENT",
     "MAX_WHOLE_BYTES",
     "PRIORITY",
+    "REQUEST_ID",
     "TIMED",
     "TIMINGS",
     "Borrow",
@@ -49,10 +53,13 @@ More = Mapping[int, "int | memoryview"]
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _VERSION, _BODY, _SEGMENT, _PADDING = (number << 3 | _BYTES for number in (1, 2, 3, 15))
 # Fields of which most messages have none.
-PRIORITY, TIMED, TIMINGS, LENT = 4, 5, 6, 7
-_NUMBERS = {field << 3 | _VARINT: field for field in (PRIORITY, TIMED)}
-_RARE = frozenset({TIMINGS << 3 | _BYTES, LENT << 3 | _BYTES})
-_KNOWN = frozenset({1, 2, 3, PRIORITY, TIMED, TIMINGS, LENT})
+PRIORITY, TIMED, TIMINGS, LENT, DETACH = 4, 5, 6, 7, 9
+# One number, since no message is both a call and a reply.
+REQUEST_ID = JOB = 8
+_TRUTHS = frozenset({TIMED, DETACH})
+_NUMBERS = {field << 3 | _VARINT: field for field in (PRIORITY, TIMED, DETACH)}
+_RARE = frozenset(field << 3 | _BYTES for field in (TIMINGS, LENT, REQUEST_ID))
+_KNOWN = frozenset({1, 2, 3, PRIORITY, TIMED, TIMINGS, LENT, REQUEST_ID, DETACH})
 _MAX_TAG = 2**32 - 1
 
 # Numbers are written seven bits at a time, each but the last with this bit on top.
@@ -94,7 +101,7 @@ def number(field: int, value: int) -> bytes:
     """
     if not value:
         return b""
-    written = int(value) if field == TIMED else value << 1 ^ value >> _SIGN
+    written = int(value) if field in _TRUTHS else value << 1 ^ value >> _SIGN
     return bytes((field << 3 | _VARINT,)) + _varint(written)
 
 
@@ -223,12 +230,12 @@ def _with_number(more: More, tag: int, message: bytes | memoryview, at: int) -> 
     if tag not in _NUMBERS:
         return more
     digits, field = _read_varint(message, at)[0], _NUMBERS[tag]
-    return {**more, field: digits if field == TIMED else digits >> 1 ^ -(digits & 1)}
+    return {**more, field: digits if field in _TRUTHS else digits >> 1 ^ -(digits & 1)}
 
 
 def _with_rare(more: More, tag: int, data: memoryview, segments: list[memoryview], borrow: Borrow | None) -> More:
-    if tag >> 3 == TIMINGS:
-        return {**more, TIMINGS: data}
+    if tag >> 3 != LENT:
+        return {**more, tag >> 3: data}
     if borrow is None:
         raise SerializationError("message", "no memory is shared on this way; send the segment itself")
     segments.append(borrow(data))

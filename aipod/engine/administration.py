@@ -79,6 +79,14 @@ class Administration:
             by_version.setdefault(version, []).append(alias)
         return [self._version(name, inside.get(name), by_version.get(name, [])) for name in names]
 
+    def revisions(self, version: str) -> list[Revision]:
+        """Those of one version, the oldest first.
+
+        Raises:
+            VersionNotFound: There is none.
+        """
+        return self._store.revisions(self._resolve(version))
+
     def aliases(self) -> dict[str, str]:
         return self._store.aliases()
 

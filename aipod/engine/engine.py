@@ -12,7 +12,7 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -307,14 +307,28 @@ class Engine:
 
     def _read_records(self, call: Call) -> None:
         try:
-            name = call.arguments().get("name", "trainning")
+            arguments = call.arguments()
+            name = arguments.get("name", "trainning")
             if name != "trainning":
                 raise NotSupportedError(
                     f"{self.model_class.__name__} has no log {name!r}; the training log is called 'trainning'"
                 )
-            call.finish(TrainingLog(self._store.log_path(call.version)).read_all())
+            after, limit = (_count(arguments, place) for place in ("after", "limit"))
+            call.finish(TrainingLog(self._store.log_path(call.version)).read(after or 0, limit))
         except BaseException as error:
             call.fail(error_of(error))
+
+
+def _count(arguments: Mapping[str, Any], name: str) -> int | None:
+    """A number of records; None if there is none.
+
+    Raises:
+        InvalidArgument: It makes no sense.
+    """
+    value = arguments.get(name)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
+        return value
+    raise InvalidArgument(f"{name} is {value!r:.64}; give a whole number of records, or leave it out")
 
 
 def _is_async(model_class: type[AIModelBase]) -> bool:

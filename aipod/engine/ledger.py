@@ -37,6 +37,7 @@ class Ledger:
         self._store = store
         self._followers = Followers(store.jobs, clock)
         self._logs: LRUCache[str, TrainingLog] = LRUCache(_KEPT_LOGS)
+        self._latest: LRUCache[str, tuple[TrainingLog, dict[str, Any] | None]] = LRUCache(_KEPT_LOGS)
         self._shelf = threading.Lock()
 
     def get(self, job_id: str) -> Job:
@@ -80,6 +81,17 @@ class Ledger:
         with self._shelf:
             log = self._logs.setdefault(job_id, TrainingLog(path))
         return log.read(after, limit)
+
+    def latest(self, job_id: str) -> dict[str, Any] | None:
+        """The last of its records; None if there is none yet. Only what is new since the last time is read."""
+        path = self._store.jobs.log_path(job_id)
+        with self._shelf:
+            log, latest = self._latest.get(job_id) or (TrainingLog(path), None)
+        found = log.read(latest["seq"] if latest is not None else 0)
+        latest = found[-1] if found else latest
+        with self._shelf:
+            self._latest[job_id] = (log, latest)
+        return latest
 
     def output(self, job_id: str) -> str:
         """What it printed, where it runs in a process of its own."""

@@ -166,6 +166,11 @@ class Trainings(Ledger):
             training = self._held.get(job_id)
         return training.beat if training is not None else self._store.jobs.last_record(job_id)
 
+    def is_held(self, job_id: str) -> bool:
+        """Whether this engine has still to do with it; its version's next writer is refused that long."""
+        with self._lock:
+            return job_id in self._held
+
     def run(self, call: Call) -> None:
         """Start a job for a ``train``, and answer it: at once if it wants to detach, else when the job is over."""
         job = self.start(call.version, call.arguments(), call.request_id)

@@ -6,6 +6,7 @@ they send.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -45,13 +46,26 @@ class ServerInfo(NamedTuple):
 
 
 class RevisionInfo(NamedTuple):
-    """One revision on disk; ``created`` is UTC in ISO 8601, ``origin`` initialize, train, adopted or imported."""
+    """One revision on disk.
+
+    Attributes:
+        created: UTC in ISO 8601.
+        origin: initialize, train, adopted or imported.
+        parent: The revision that it was made from; 0 if none.
+        job: The training job that made it; ``""`` if none did.
+        parameters: What it was made with, as far as JSON can hold it; None in a list of versions.
+        metrics: The numbers in what the model returned; None in a list of versions.
+    """
 
     number: int
     created: str
     origin: str
     size_bytes: int
     live: bool
+    parent: int = 0
+    job: str = ""
+    parameters: dict[str, Any] | None = None
+    metrics: dict[str, float] | None = None
 
 
 class VersionInfo(NamedTuple):
@@ -140,6 +154,10 @@ class _Requests:
     )
 
     @staticmethod
+    def revisions(version: str) -> _Request[tuple[RevisionInfo, ...]]:
+        return _Request("Revisions", pb.VersionRequest(version=version), _revisions)
+
+    @staticmethod
     def on_version(verb: str, version: str) -> _Request[None]:
         return _Request(verb, pb.VersionRequest(version=version), _nothing)
 
@@ -175,6 +193,10 @@ class Admin:
     def versions(self) -> tuple[VersionInfo, ...]:
         """All versions on disk or loaded, by name."""
         return self._send(_Requests.versions)
+
+    def revisions(self, version: str) -> tuple[RevisionInfo, ...]:
+        """The revisions of one version, the oldest first, with parameters and metrics."""
+        return self._send(_Requests.revisions(version))
 
     def aliases(self) -> dict[str, str]:
         """From each alias to its version."""
@@ -232,6 +254,9 @@ class AsyncAdmin:
     async def versions(self) -> tuple[VersionInfo, ...]:
         return await self._send(_Requests.versions)
 
+    async def revisions(self, version: str) -> tuple[RevisionInfo, ...]:
+        return await self._send(_Requests.revisions(version))
+
     async def aliases(self) -> dict[str, str]:
         return await self._send(_Requests.aliases)
 
@@ -280,11 +305,19 @@ def _info(reply: pb.InfoReply) -> ServerInfo:
 
 def _versions(reply: pb.VersionsReply) -> tuple[VersionInfo, ...]:
     return tuple(
-        _like(
-            VersionInfo, one, revisions=tuple(_like(RevisionInfo, r) for r in one.revisions), aliases=tuple(one.aliases)
-        )
+        _like(VersionInfo, one, revisions=tuple(map(_revision, one.revisions)), aliases=tuple(one.aliases))
         for one in reply.versions
     )
+
+
+def _revisions(data: bytes) -> tuple[RevisionInfo, ...]:
+    return tuple(map(_revision, pb.RevisionsReply.FromString(data).revisions))
+
+
+def _revision(one: pb.RevisionInfo) -> RevisionInfo:
+    # In a list of versions there are none, and an older server has none anywhere.
+    told = {name: json.loads(data) if (data := getattr(one, name)) else None for name in ("parameters", "metrics")}
+    return _like(RevisionInfo, one, **told)
 
 
 def _statistics(reply: pb.StatisticsReply) -> Statistics:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 
 from aipod import __version__
 from aipod.engine import Engine
 from aipod.engine.administration import VersionState
 from aipod.engine.statistics import LaneState
-from aipod.errors import AipodError, InternalError, InvalidArgument
+from aipod.errors import InvalidArgument
+from aipod.model.store import Revision
+from aipod.rpc.desk import Desk, Verb
 from aipod.rpc.front import RawCall
+from aipod.rpc.job_info import json_object
 from aipod.rpc.methods import ABILITIES, ADMIN, WIRE_VERSION
 from aipod.rpc.refusal import Refusals
 from aipod.rpc.v1 import admin_pb2 as pb
@@ -27,7 +27,7 @@ _AS_LONG_AS_A_LOAD = frozenset({"Load", "Rollback"})
 
 
 class AdminService:
-    """Runs each request on a thread of its own, since it may wait for a load or for the disk.
+    """See :class:`~aipod.rpc.server.Service`.
 
     Args:
         engine: What is administered.
@@ -36,10 +36,10 @@ class AdminService:
 
     def __init__(self, engine: Engine, refusals: Refusals) -> None:
         self._engine = engine
-        self._refusals = refusals
-        self._verbs: dict[str, tuple[type[Message], Callable[[Any, _Timeout], Message]]] = {
+        verbs: dict[str, tuple[type[Message], Verb]] = {
             "Info": (pb.InfoRequest, self._info),
             "Versions": (pb.VersionsRequest, self._versions),
+            "Revisions": (pb.VersionRequest, self._revisions),
             "Load": (pb.VersionRequest, self._load),
             "Unload": (pb.VersionRequest, self._unload),
             "Pin": (pb.PinRequest, self._pin),
@@ -49,33 +49,14 @@ class AdminService:
             "DeleteVersion": (pb.VersionRequest, self._delete),
             "Statistics": (pb.StatisticsRequest, self._statistics),
         }
+        self._desk = Desk(engine, refusals, ADMIN, verbs, _AS_LONG_AS_A_LOAD)
 
     @property
     def methods(self) -> Mapping[str, float | None]:
-        default = self._engine.settings.default_timeout or None
-        return {ADMIN + name: None if name in _AS_LONG_AS_A_LOAD else default for name in self._verbs}
+        return self._desk.methods
 
     def __call__(self, raw: RawCall) -> None:
-        try:
-            # The message is taken now: it is gone when this returns.
-            self._engine.background("admin", partial(self._answer, raw, raw.message))
-        except AipodError as error:
-            self._refusals.send(raw, error)
-
-    def _answer(self, raw: RawCall, message: bytes) -> None:
-        request_type, verb = self._verbs[raw.method.removeprefix(ADMIN)]
-        try:
-            request = request_type.FromString(message)
-            timeout = None if raw.deadline is None else max(0.0, raw.deadline - time.monotonic())
-            raw.reply(verb(request, timeout).SerializeToString())
-        except DecodeError:
-            self._refusals.send(raw, InvalidArgument(f"the request is no {request_type.DESCRIPTOR.full_name} message"))
-        except AipodError as error:
-            self._refusals.send(raw, error, getattr(request, "version", ""))
-        except Exception as error:
-            internal = InternalError()
-            internal.__cause__ = error
-            self._refusals.send(raw, internal)
+        self._desk(raw)
 
     def _info(self, request: pb.InfoRequest, timeout: _Timeout) -> Message:
         name = self._engine.model_class.__name__
@@ -84,6 +65,9 @@ class AdminService:
     def _versions(self, request: pb.VersionsRequest, timeout: _Timeout) -> Message:
         admin = self._engine.admin
         return pb.VersionsReply(versions=map(_version, admin.versions()), aliases=admin.aliases())
+
+    def _revisions(self, request: pb.VersionRequest, timeout: _Timeout) -> Message:
+        return pb.RevisionsReply(revisions=map(_whole_revision, self._engine.admin.revisions(request.version)))
 
     def _load(self, request: pb.VersionRequest, timeout: _Timeout) -> Message:
         self._engine.admin.load(request.version, timeout)
@@ -131,14 +115,28 @@ def _must_name(version: str) -> None:
 
 
 def _version(state: VersionState) -> pb.VersionInfo:
-    revisions = [
-        pb.RevisionInfo(
-            number=one.number, created=one.created, origin=one.origin, size_bytes=one.size_bytes, live=one.live
-        )
-        for one in state.revisions
-    ]
     on_disk = sum(one.size_bytes for one in state.revisions)
-    return pb.VersionInfo(**{**vars(state), "revisions": revisions, "size_bytes": on_disk})
+    return pb.VersionInfo(**{**vars(state), "revisions": map(_revision, state.revisions), "size_bytes": on_disk})
+
+
+def _revision(one: Revision) -> pb.RevisionInfo:
+    parent, job = one.manifest.get("parent"), one.manifest.get("job")
+    return pb.RevisionInfo(
+        number=one.number,
+        created=one.created,
+        origin=one.origin,
+        size_bytes=one.size_bytes,
+        live=one.live,
+        parent=parent if isinstance(parent, int) else 0,
+        job=job if isinstance(job, str) else "",
+    )
+
+
+def _whole_revision(one: Revision) -> pb.RevisionInfo:
+    info = _revision(one)
+    # An older AIPOD wrote no metrics.
+    info.parameters, info.metrics = (json_object(one.manifest.get(name) or {}) for name in ("parameters", "metrics"))
+    return info
 
 
 def _lane(state: LaneState) -> pb.LaneStatistics:

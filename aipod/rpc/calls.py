@@ -1,7 +1,8 @@
 """What the two clients have in common: what a call is on the wire, what its errors are, and when it is tried again.
 
 ``predict`` and ``log`` are tried again when the server is away or went away, since running them twice does no harm;
-switch it off with ``options(retry=0)``. ``initialize`` and ``train`` are sent once, whatever happens.
+switch it off with ``options(retry=0)``. So is ``train``, since it carries an id by which a server that gets it twice
+knows it; and what is asked about a job. ``initialize`` is sent once, whatever happens.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ __all__ = [
     "take_bytes",
     "take_ping",
     "take_priority",
+    "take_request_id",
     "take_retry",
     "take_timeout",
     "take_version",
@@ -50,7 +52,8 @@ _LEAST_PING, _LONGEST_PING = 0.2, 86_400.0
 _LEAST_BYTES, _MOST_BYTES = 1024, 2**40
 _SHOWN = 64
 MAX_PRIORITY = 60
-_REPEATABLE = frozenset({"predict", "log"})
+MAX_REQUEST_ID_BYTES = 200
+_REPEATABLE = frozenset({"predict", "log", "train", "job"})
 # A reply comes from a server that was chosen, so more is taken from it than a server takes from anybody.
 REPLY_LIMITS = Limits(max_value_bytes=64 * 1024 * 1024)
 
@@ -73,7 +76,7 @@ class Attempts:
     """The tries of one call: how much time each has, and which pause comes before the next.
 
     Args:
-        method: The model's method.
+        method: The model's method; ``"job"`` for what is asked about a job.
         timeout: Seconds for all of them together; None for ever.
         retry: How many more there may be after the first.
     """
@@ -83,8 +86,12 @@ class Attempts:
     def __init__(self, method: str, timeout: float | None, retry: int) -> None:
         self._timeout = timeout
         self._began = time.monotonic()
-        self._allowed = retry if method in _REPEATABLE else 0
+        self._allowed: float = retry if method in _REPEATABLE else 0
         self._number = 0
+
+    def insist(self) -> None:
+        """Have as many tries as the time allows, unless there is to be one; the next pause is the shortest again."""
+        self._allowed, self._number = math.inf if self._allowed else 0, 0
 
     def timeout(self) -> float | None:
         """What is left of the time."""
@@ -160,15 +167,16 @@ class Content:
         kwargs: The model's arguments.
         priority: See ``options``.
         timed: See ``options``.
-
+        request_id: Of a train that is to go on without its caller; ``""`` for any other call.
     """
 
-    __slots__ = ("_kwargs", "_options", "_plain", "_version")
+    __slots__ = ("_kwargs", "_options", "_plain", "_train", "_version")
 
-    def __init__(self, version: str, kwargs: dict[str, Any], priority: int, timed: bool) -> None:
+    def __init__(self, version: str, kwargs: dict[str, Any], priority: int, timed: bool, request_id: str = "") -> None:
         self._version = version
         self._kwargs = kwargs
         self._options = (priority, timed)
+        self._train = (request_id, True) if request_id else ()
         self._plain: bytes | memoryview | None = None
 
     @property
@@ -187,9 +195,9 @@ class Content:
             SerializationError: An argument cannot travel.
         """
         if lend is not None and self._plain is None:
-            return encode_call(self._version, self._kwargs, *self._options, lend, room)
+            return encode_call(self._version, self._kwargs, *self._options, lend, room, *self._train)
         if self._plain is None:
-            self._plain = encode_call(self._version, self._kwargs, *self._options, room=room)
+            self._plain = encode_call(self._version, self._kwargs, *self._options, None, room, *self._train)
         return self._plain
 
     def whole(self) -> bytes:
@@ -254,6 +262,24 @@ def take_priority(priority: object) -> int:
         return priority
     allowed = f"from {-MAX_PRIORITY} to {MAX_PRIORITY}"
     raise InvalidArgument(f"priority is {_shown(priority)}; give a whole number {allowed}, 0 for the usual")
+
+
+def take_request_id(request_id: object) -> str:
+    """What makes a train that is sent twice the same one; ``""`` for None: each gets one of its own.
+
+    Raises:
+        InvalidArgument: It is no text, or too long.
+    """
+    if request_id is None:
+        return ""
+    if (
+        isinstance(request_id, str)
+        and request_id.isprintable()
+        and 0 < len(request_id.encode()) <= MAX_REQUEST_ID_BYTES
+    ):
+        return request_id
+    allowed = f"printable text of 1 to {MAX_REQUEST_ID_BYTES} bytes"
+    raise InvalidArgument(f"request_id is {_shown(request_id)}; give {allowed}, or None for one of its own")
 
 
 def take_ping(seconds: object) -> float:

@@ -11,24 +11,21 @@ Every keyword belongs to the model; what is meant for AIPOD goes through ``optio
 
 from __future__ import annotations
 
-import asyncio
-import copy
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aipod.config import check_address
-from aipod.errors import AipodError, ConfigError, InvalidArgument
-from aipod.rpc.admin_client import Admin, AsyncAdmin
+from aipod.errors import AipodError
+from aipod.rpc.admin_client import Admin
+from aipod.rpc.async_client import AsyncAIClient
+from aipod.rpc.base_client import CONNECT_SECONDS, UNSET, BaseClient, addresses, only
 from aipod.rpc.calls import (
-    DEFAULT_RETRY,
     MAX_MESSAGE_BYTES,
     Attempts,
     Content,
@@ -38,60 +35,18 @@ from aipod.rpc.calls import (
     decode,
     take_bytes,
     take_ping,
-    take_priority,
-    take_retry,
-    take_timeout,
-    take_version,
 )
-from aipod.rpc.connection import AsyncConnection, BaseConnection, Connection
+from aipod.rpc.connection import Connection
+from aipod.rpc.job_calls import JobInfo, JobRequests
 from aipod.rpc.keepalive import PING_SECONDS
-from aipod.rpc.methods import MODEL_METHODS
-from aipod.rpc.route import AsyncRoute, Route
+from aipod.rpc.route import Route
 from aipod.rpc.submitting import Submitter, mapped, take_in_flight
+from aipod.rpc.training_job import AsyncTrainingJob, TrainingJob, ask, begin, started, train
 
-__all__ = ["AIClient", "AsyncAIClient", "Timed", "Timings"]
-
-_CONNECT_SECONDS = 5.0
-
-C = TypeVar("C", bound=BaseConnection)
+__all__ = ["AIClient", "AsyncAIClient", "AsyncTrainingJob", "JobInfo", "Timed", "Timings", "TrainingJob"]
 
 
-class _Unset:
-    def __repr__(self) -> str:
-        return "unchanged"
-
-
-_UNSET: Any = _Unset()
-
-
-class _Client:
-    """What the two clients have in common: all but how they wait."""
-
-    def _set_up(self, version: str | None, timeout: float | None) -> None:
-        self.version = take_version(version)
-        seconds = take_timeout(timeout)
-        self._timeouts = {method: None if method == "train" else seconds for method in MODEL_METHODS}
-        self._retry = DEFAULT_RETRY
-        self._priority = 0
-        self._timed = False
-
-    def _variant(self, timeout: float | None, retry: int | bool, priority: int, timed: bool) -> Any:
-        variant = copy.copy(self)
-        if timeout is not _UNSET:
-            variant._timeouts = dict.fromkeys(MODEL_METHODS, take_timeout(timeout))
-        if retry is not _UNSET:
-            variant._retry = take_retry(retry)
-        if priority is not _UNSET:
-            variant._priority = take_priority(priority)
-        if timed is not _UNSET:
-            variant._timed = bool(timed)
-        return variant
-
-    def _content(self, kwargs: dict[str, Any]) -> Content:
-        return Content(self.version, kwargs, self._priority, self._timed)
-
-
-class AIClient(_Client):
+class AIClient(BaseClient):
     """Calls a model on a server, or on one of several that serve the same.
 
     Args:
@@ -128,7 +83,7 @@ class AIClient(_Client):
     ) -> None:
         self._set_up(version, timeout)
         options = channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes))
-        connections = [Connection(one, options, max_message_bytes, trunk, shared_memory) for one in _addresses(address)]
+        connections = [Connection(one, options, max_message_bytes, trunk, shared_memory) for one in addresses(address)]
         self._connections = connections
         self._route: Connection | Route = Route(connections) if len(connections) > 1 else connections[0]
         self._submitter = Submitter(self._route)
@@ -155,29 +110,32 @@ class AIClient(_Client):
         Raises:
             InvalidArgument: The client is for several servers.
         """
-        return Admin(_only(self._connections))
+        return Admin(only(self._connections))
 
     def options(
         self,
         *,
-        timeout: float | None = _UNSET,
-        retry: int | bool = _UNSET,
-        priority: int = _UNSET,
-        timed: bool = _UNSET,
+        timeout: float | None = UNSET,
+        retry: int | bool = UNSET,
+        priority: int = UNSET,
+        timed: bool = UNSET,
+        request_id: str | None = UNSET,
     ) -> AIClient:
         """This client with other options, on the same connection; ``client.options(timeout=1.0).predict(…)``.
 
         Args:
             timeout: Seconds for every method, train included; None for ever.
-            retry: How many more tries a predict or a log may have when the server is away; 0 or False for none.
+            retry: How many more tries a predict, a log or the start of a train may have when the server is away; 0 or
+                False for none.
             priority: From -60 to 60: where calls of a version wait, one is served as if it had come so many seconds
                 earlier. 0 is the usual.
             timed: Have each call return a :class:`Timed`: its value, and where its time went on the server.
+            request_id: Have a train that carries the same one be the same job; None gives each one of its own.
 
         Raises:
             InvalidArgument: One of them makes no sense.
         """
-        variant: AIClient = self._variant(timeout, retry, priority, timed)
+        variant: AIClient = self._variant(timeout, retry, priority, timed, request_id)
         return variant
 
     def initialize(self, /, **kwargs: Any) -> Any:
@@ -185,8 +143,40 @@ class AIClient(_Client):
         return self._call("initialize", kwargs)
 
     def train(self, /, **kwargs: Any) -> Any:
-        """Train and publish; returns what the model's ``train`` returned, when the new revision serves. Sent once."""
-        return self._call("train", kwargs)
+        """Train and publish; returns what the model's ``train`` returned, when the new revision serves.
+
+        The training is a job of the server's, and this follows it: over lost connections, and over a restart of the
+        server if the job outlives it. Whoever stops to wait leaves the job running.
+
+        Raises:
+            TrainingInProgress: The version is being trained; the error names the job.
+            DeadlineExceeded: The time of ``options(timeout=…)`` was over; the job goes on.
+        """
+        return train(self._targets(), self._training(kwargs), self.version, self._attempts("train"), self._timed)
+
+    def start_training(self, /, **kwargs: Any) -> TrainingJob:
+        """Begin to train, and do not wait for the end.
+
+        Raises:
+            TrainingInProgress: The version is being trained; the error names the job.
+            NotSupportedError: The model has no ``train``, or the server is older and knows no jobs.
+        """
+        content, attempts = self._training(kwargs), self._attempts("train")
+        job: TrainingJob = started(begin(self._targets(), content, self.version, attempts))
+        return job
+
+    def jobs(self, version: str | None = None) -> tuple[JobInfo, ...]:
+        """The training jobs of a version, or of all of them, the oldest first; of a version the latest are kept."""
+        return ask(only(self._connections), JobRequests.jobs(version))
+
+    def job(self, job_id: str) -> TrainingJob:
+        """A job by its id, whoever started it.
+
+        Raises:
+            JobNotFound: There is none, or it was forgotten.
+        """
+        connection = only(self._connections)
+        return TrainingJob(connection, job_id, ask(connection, JobRequests.get(job_id)).version)
 
     def predict(self, /, **kwargs: Any) -> Any:
         """Ask the model. Arrays in the answer are read-only views; copy one to write to it.
@@ -197,7 +187,10 @@ class AIClient(_Client):
         return self._call("predict", kwargs)
 
     def log(self, /, **kwargs: Any) -> Any:
-        """The records of the latest training, or what the model's own ``log`` makes of ``name`` and the rest."""
+        """The records of the latest training, or what the model's own ``log`` makes of ``name`` and the rest.
+
+        ``after`` skips those up to a ``seq``, and ``limit`` is the most that come.
+        """
         return self._call("log", kwargs)
 
     def submit(self, /, **kwargs: Any) -> Future[Any]:
@@ -238,12 +231,12 @@ class AIClient(_Client):
         """
         lengths = (shape,) if isinstance(shape, int) else tuple(shape)
         for connection in self._connections:
-            array = connection.empty(lengths, dtype) if connection.connect(_CONNECT_SECONDS) else None
+            array = connection.empty(lengths, dtype) if connection.connect(CONNECT_SECONDS) else None
             if array is not None:
                 return array
         return np.empty(lengths, dtype)
 
-    def connect(self, timeout: float = _CONNECT_SECONDS) -> bool:
+    def connect(self, timeout: float = CONNECT_SECONDS) -> bool:
         """Connect now and not with the first calls; says whether calls travel together from here on.
 
         Nothing needs it: what a benchmark measures, and what a user waits for first, is better without the beginning.
@@ -255,6 +248,9 @@ class AIClient(_Client):
         self._submitter.close()
         self._route.close()
         self._submitter.join()
+
+    def _targets(self) -> Sequence[Connection]:
+        return self._route.order() if isinstance(self._route, Route) else self._connections
 
     def _call(self, method: str, kwargs: dict[str, Any]) -> Any:
         return self._send(method, self._content(kwargs), self._timeouts[method])
@@ -268,130 +264,3 @@ class AIClient(_Client):
                 pause = attempts.pause(error)
             time.sleep(pause)
             timeout = attempts.timeout()
-
-
-class AsyncAIClient(_Client):
-    """:class:`AIClient` for asyncio: every method is awaited. Belongs to the event loop of its first call."""
-
-    def __init__(
-        self,
-        address: str | Sequence[str],
-        version: str | None = "default",
-        timeout: float | None = 60.0,
-        *,
-        ping_seconds: float = PING_SECONDS,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-        trunk: bool = True,
-        shared_memory: bool = True,
-    ) -> None:
-        self._set_up(version, timeout)
-        options = channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes))
-        connections = [
-            AsyncConnection(one, options, max_message_bytes, trunk, shared_memory) for one in _addresses(address)
-        ]
-        self._connections = connections
-        self._route: AsyncConnection | AsyncRoute = AsyncRoute(connections) if len(connections) > 1 else connections[0]
-
-    def __repr__(self) -> str:
-        return f"AsyncAIClient({self._route.address!r}, version={self.version!r})"
-
-    async def __aenter__(self) -> AsyncAIClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    @property
-    def address(self) -> str:
-        return self._route.address
-
-    @cached_property
-    def admin(self) -> AsyncAdmin:
-        return AsyncAdmin(_only(self._connections))
-
-    def options(
-        self,
-        *,
-        timeout: float | None = _UNSET,
-        retry: int | bool = _UNSET,
-        priority: int = _UNSET,
-        timed: bool = _UNSET,
-    ) -> AsyncAIClient:
-        variant: AsyncAIClient = self._variant(timeout, retry, priority, timed)
-        return variant
-
-    async def initialize(self, /, **kwargs: Any) -> Any:
-        return await self._call("initialize", kwargs)
-
-    async def train(self, /, **kwargs: Any) -> Any:
-        return await self._call("train", kwargs)
-
-    async def predict(self, /, **kwargs: Any) -> Any:
-        return await self._call("predict", kwargs)
-
-    async def log(self, /, **kwargs: Any) -> Any:
-        return await self._call("log", kwargs)
-
-    async def map(self, inputs: Iterable[Mapping[str, Any]], in_flight: int = 64) -> AsyncIterator[Any]:
-        """As :meth:`AIClient.map`."""
-        at_most = take_in_flight(in_flight)
-        waiting: deque[asyncio.Task[Any]] = deque()
-        try:
-            for kwargs in inputs:
-                waiting.append(asyncio.create_task(self.predict(**kwargs)))
-                if len(waiting) >= at_most:
-                    yield await waiting.popleft()
-            while waiting:
-                yield await waiting.popleft()
-        finally:
-            for task in waiting:
-                task.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
-    async def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> NDArray[Any]:
-        """As :meth:`AIClient.empty`."""
-        lengths = (shape,) if isinstance(shape, int) else tuple(shape)
-        for connection in self._connections:
-            if await connection.connect(_CONNECT_SECONDS):
-                array = await asyncio.to_thread(connection.empty, lengths, dtype)
-                if array is not None:
-                    return array
-        return np.empty(lengths, dtype)
-
-    async def connect(self, timeout: float = _CONNECT_SECONDS) -> bool:
-        return await self._route.connect(timeout)
-
-    async def close(self) -> None:
-        await self._route.close()
-
-    async def _call(self, method: str, kwargs: dict[str, Any]) -> Any:
-        content = self._content(kwargs)
-        timeout = self._timeouts[method]
-        attempts = Attempts(method, timeout, self._retry)
-        while True:
-            try:
-                return decode(await self._route.call(method, content, timeout), self._timed)
-            except AipodError as error:
-                pause = attempts.pause(error)
-            await asyncio.sleep(pause)
-            timeout = attempts.timeout()
-
-
-def _addresses(address: str | Sequence[str]) -> list[str]:
-    """Each of one or several addresses, once.
-
-    Raises:
-        ConfigError: One is none, or there is none at all.
-    """
-    several: list[Any] = list(address) if isinstance(address, (list, tuple)) else [address]
-    if not several:
-        raise ConfigError(["the list of addresses is empty; name a server, as in localhost:50051"])
-    return list(dict.fromkeys(check_address(one) for one in several))
-
-
-def _only(connections: Sequence[C]) -> C:
-    if len(connections) > 1:
-        raise InvalidArgument("this client is for several servers; make one for the server that is to be administered")
-    return connections[0]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from aipod.codec import MAX_WHOLE_BYTES
 from aipod.errors import AipodError, InvalidArgument, Unavailable
 from aipod.rpc.calls import ClientClosed, Content
-from aipod.rpc.methods import MODEL_METHODS
+from aipod.rpc.methods import FOLLOW, MODEL_METHODS
 from aipod.rpc.status import error_of_rpc, trailing_of
 from aipod.rpc.trunk.chunks import LARGE_BYTES
 from aipod.rpc.trunk.keeper import Trunks
@@ -113,7 +113,7 @@ class BaseConnection:
         return self._trunks.load if self._trunks is not None else 0
 
     def stub(self, method: str) -> Callable[..., Any]:
-        """What sends bytes to a method and returns bytes.
+        """What sends bytes to a method and returns bytes; many of them, one after another, to follow a job.
 
         Raises:
             Unavailable: The client was closed.
@@ -225,7 +225,8 @@ class BaseConnection:
                 self._channel = self._make()
                 self._home = here
                 self._plant()
-            return self._stubs.setdefault(method, self._channel.unary_unary(method))
+            make = self._channel.unary_stream if method == FOLLOW else self._channel.unary_unary
+            return self._stubs.setdefault(method, make(method))
 
     def _plant(self) -> None:
         if self._has_trunks:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from aipod.codec import Limits, Message, Room, encode_reply, read_call, with_timings
+from aipod.codec import Limits, Message, Room, encode_reply, read_call, with_job, with_timings
 from aipod.config import Settings
 from aipod.engine import Call, Engine
 from aipod.engine.call import check_priority
-from aipod.errors import AipodError, ModelError, Overloaded, SerializationError
+from aipod.errors import AipodError, InvalidArgument, ModelError, Overloaded, SerializationError
 from aipod.rpc.front import RawCall
 from aipod.rpc.methods import MODEL_METHODS
 from aipod.rpc.refusal import Refusals
@@ -20,6 +20,8 @@ from aipod.rpc.trunk.sharing import Lender, borrow
 from aipod.rpc.v1.model_pb2 import Timings
 
 __all__ = ["ModelService"]
+
+_MAX_REQUEST_ID_BYTES = 200
 
 
 class ModelService:
@@ -64,6 +66,10 @@ class ModelService:
         """Encode what the model returned, on the thread that ran it; never raises."""
         lender = Lender(lambda: raw.link) if raw.link is not None else None
         try:
+            if call.detach and isinstance(value, dict):
+                # Small, and of plain values: the fields of a job.
+                raw.reply(with_job(encode_reply(value), value["id"]))
+                return
             message = self._encode(value, lender, raw.room)
         except SerializationError as error:
             self.refuse(call, raw, ModelError(f"{call.method}() returned what cannot travel: {error}"))
@@ -100,6 +106,10 @@ class _ModelCall(Call):
         priority = check_priority(message.priority) if message.priority else 0
         super().__init__(message.version, method, raw.deadline, message.size_bytes, priority)
         self.timed = message.timed
+        if method == "train":
+            self.detach, self.request_id = message.detach, checked_request_id(message.request_id)
+        elif message.detach:
+            raise InvalidArgument(f"detach is for train; no job comes of {method}")
         self._message: Message | None = message
         self._raw = raw
         self._service = service
@@ -146,6 +156,17 @@ class _ModelCall(Call):
 
     def deliver_error(self, error: AipodError) -> None:
         self._service.refuse(self, self._raw, error)
+
+
+def checked_request_id(request_id: str) -> str:
+    """
+    Raises:
+        InvalidArgument: It is too long, or nothing that could be shown.
+    """
+    if len(request_id.encode()) > _MAX_REQUEST_ID_BYTES or not request_id.isprintable():
+        allowed = f"printable text of at most {_MAX_REQUEST_ID_BYTES} bytes"
+        raise InvalidArgument(f"request_id names a train; send {allowed}, or none")
+    return request_id
 
 
 def default_timeouts(methods: Mapping[str, str], settings: Settings) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from aipod.errors import (
     Overloaded,
     Unavailable,
 )
-from aipod.rpc.front import RawCall
+from aipod.rpc.front import Metadata, RawCall
 from aipod.rpc.status import status_of_error
 
 __all__ = ["Refusals"]
@@ -41,19 +41,23 @@ class Refusals:
 
     def send(self, raw: RawCall, error: AipodError, version: str = "") -> None:
         """Log an error under an id and answer with both; never raises."""
+        raw.fail(*self.told(raw.method, error, version))
+
+    def told(self, method: str, error: AipodError, version: str = "") -> tuple[str, str, Metadata]:
+        """Log an error under an id; gives the status' name, the details and the trailing metadata; never raises."""
         trace = _traceback(error)
         if not isinstance(error, _UNREMARKABLE):
             error.error_id = token_hex(4)
             level = logging.INFO if isinstance(error, InvalidArgument) else logging.ERROR
             tail = f"\n{trace}" if trace else ""
-            _log.log(level, "[%s] %s of version %r: %s%s", error.error_id, raw.method, version, error, tail)
+            _log.log(level, "[%s] %s of version %r: %s%s", error.error_id, method, version, error, tail)
         try:
             status, sentence, trailing = status_of_error(error, trace if self._send_tracebacks else "")
         except Exception:
             # A class of a user's can fail at anything, and its caller still waits.
             _log.exception("[%s] the error cannot be told as it is", error.error_id)
             status, sentence, trailing = status_of_error(InternalError())
-        raw.fail(status, sentence.replace(self._secret, "<data path>"), trailing)
+        return status, sentence.replace(self._secret, "<data path>"), trailing
 
 
 def _traceback(error: AipodError) -> str:

@@ -40,7 +40,7 @@ class _Route(Generic[C]):
     def address(self) -> str:
         return ",".join(connection.address for connection in self.connections)
 
-    def _order(self) -> list[C]:
+    def order(self) -> list[C]:
         """All of them, the best first; of those that are alike each comes first in its turn."""
         turn: int = next(self._turns)
         now = time.monotonic()
@@ -60,7 +60,7 @@ class Route(_Route[Connection]):
 
     def call(self, method: str, content: Content, timeout: float | None) -> Reply:
         """As :meth:`Connection.call`."""
-        *others, last = self._order()
+        *others, last = self.order()
         for connection in others:
             try:
                 return connection.call(method, content, timeout)
@@ -72,7 +72,7 @@ class Route(_Route[Connection]):
         self, method: str, content: Content, deadline: float | None, waiter: Waiter
     ) -> tuple[Trunk, Request] | None:
         """As :meth:`Connection.send`."""
-        return self._order()[0].send(method, content, deadline, waiter)
+        return self.order()[0].send(method, content, deadline, waiter)
 
     def connect(self, timeout: float) -> bool:
         """Have trunks to all of them."""
@@ -89,7 +89,7 @@ class AsyncRoute(_Route[AsyncConnection]):
 
     async def call(self, method: str, content: Content, timeout: float | None) -> Reply:
         """As :meth:`AsyncConnection.call`."""
-        *others, last = self._order()
+        *others, last = self.order()
         for connection in others:
             try:
                 return await connection.call(method, content, timeout)

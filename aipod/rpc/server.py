@@ -24,6 +24,7 @@ from aipod.model.base import AIModelBase
 from aipod.rpc.admin_service import AdminService
 from aipod.rpc.front import Front, FrontOptions, RawCall, open_front
 from aipod.rpc.health_service import HealthService
+from aipod.rpc.jobs_service import JobsService
 from aipod.rpc.legacy_service import LegacyService
 from aipod.rpc.model_service import ModelService
 from aipod.rpc.reflection_service import ReflectionService
@@ -71,11 +72,12 @@ class Server:
             service(self._engine, self._refusals) for service in (ModelService, AdminService, LegacyService)
         ]
         self._health = HealthService()
-        self._services.append(self._health)
+        self._jobs = JobsService(self._engine, self._refusals)
+        self._services += (self._health, self._jobs)
         self._routes = {method: service for service in self._services for method in service.methods}
         timeouts = {method: timeout for service in self._services for method, timeout in service.methods.items()}
         self._trunks = TrunkService(self._handle, timeouts, self.settings)
-        streams = {**self._trunks.streams, **self._health.streams}
+        streams = {**self._trunks.streams, **self._health.streams, **self._jobs.streams}
         streams.update(ReflectionService([*timeouts, *streams]).streams)
         self._options = FrontOptions(timeouts, self.settings.max_message_bytes, streams)
         self._front: Front | None = None
@@ -144,6 +146,7 @@ class Server:
         self._trunks.drain()
         idle = self._engine.close(grace)
         self._trunks.close()
+        self._jobs.close()
         self._health.close()
         front.stop(_LAST_ANSWERS_SECONDS)
         return idle

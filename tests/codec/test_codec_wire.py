@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from codec_samples import round_trip, same
 
-from aipod.codec import Limits, decode_reply, encode_call, encode_reply, read_call, read_reply, wire, with_timings
+from aipod.codec import (
+    Limits,
+    decode_reply,
+    encode_call,
+    encode_reply,
+    read_call,
+    read_reply,
+    wire,
+    with_job,
+    with_timings,
+)
 from aipod.codec.encoder import pack
 from aipod.codec.wire import join
 from aipod.errors import SerializationError
@@ -54,7 +64,7 @@ def test_an_empty_message_is_a_call_of_nothing_with_nothing_and_a_reply_of_none(
 
 
 def test_fields_of_a_newer_aipod_are_passed_over(request_class):
-    newer = b"\x40\x96\x01" + b"\x49" + bytes(8) + b"\x55" + bytes(4) + b"\x5a\x02hi" + b"\x82\x7d\x01z" + b"\x7a\x00"
+    newer = b"\x50\x96\x01" + b"\x59" + bytes(8) + b"\x65" + bytes(4) + b"\x6a\x02hi" + b"\x82\x7d\x01z" + b"\x7a\x00"
     message = newer + encode_call("v1", VALUES) + newer
     assert request_class.FromString(message).version == "v1"
     assert read_call(message).version == "v1"
@@ -77,6 +87,30 @@ def test_timings_are_added_to_a_reply_that_is_written_already():
     assert model_pb2.Timings.FromString(bytes(message.timings)).queue == 0.5
     assert same(message.value(), VALUES)
     assert read_reply(encode_reply(1)).timings is None
+
+
+@pytest.mark.parametrize("request_id", ["", "a" * 32, "夜 1"])
+@pytest.mark.parametrize("detach", [False, True])
+def test_what_a_train_says_of_its_job_is_what_protobuf_reads(request_class, request_id, detach):
+    message = encode_call("v1", VALUES, request_id=request_id, detach=detach)
+    sent, read = request_class.FromString(message), read_call(message)
+    assert (sent.request_id, sent.detach) == (read.request_id, read.detach) == (request_id, detach)
+    assert same(read.kwargs(), VALUES)
+    assert (read_call(encode_call("v1", {})).request_id, read_call(encode_call("v1", {})).detach) == ("", False)
+
+
+def test_a_job_is_added_to_a_reply_that_is_written_already():
+    reply = with_job(encode_reply(VALUES), "v@1")
+    assert model_pb2.CallReply.FromString(reply).job == read_reply(reply).job == "v@1"
+    assert same(read_reply(reply).value(), VALUES)
+    assert read_reply(encode_reply(1)).job == ""
+
+
+def test_the_name_of_a_job_or_of_a_request_is_text():
+    with pytest.raises(SerializationError, match="request_id: it is not UTF-8"):
+        read_call(b"\x42\x01\xff").request_id  # noqa: B018
+    with pytest.raises(SerializationError, match="job: it is not UTF-8"):
+        read_reply(b"\x42\x01\xff").job  # noqa: B018
 
 
 def test_what_is_lent_takes_the_place_of_its_segment():

@@ -23,6 +23,7 @@ REFLECTION += ["/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
 SERVICES = [
     "ai.AI",
     "aipod.v1.Admin",
+    "aipod.v1.Jobs",
     "aipod.v1.Model",
     "aipod.v1.Trunk",
     "grpc.health.v1.Health",

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ipod/rpc/v1/admin.proto\x12\x08\x61ipod.v1\"\x06\n\x04\x44one\"!\n\x0eVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"\r\n\x0bInfoRequest\"S\n\tInfoReply\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x14\n\x0cwire_version\x18\x02 \x01(\r\x12\x11\n\tabilities\x18\x03 \x03(\t\x12\r\n\x05model\x18\x04 \x01(\t\"\x11\n\x0fVersionsRequest\"\x9f\x01\n\rVersionsReply\x12\'\n\x08versions\x18\x01 \x03(\x0b\x32\x15.aipod.v1.VersionInfo\x12\x35\n\x07\x61liases\x18\x02 \x03(\x0b\x32$.aipod.v1.VersionsReply.AliasesEntry\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf0\x01\n\x0bVersionInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x17\n\x0floaded_revision\x18\x04 \x01(\x04\x12)\n\trevisions\x18\x05 \x03(\x0b\x32\x16.aipod.v1.RevisionInfo\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x10\n\x08last_use\x18\x07 \x01(\x01\x12\x0e\n\x06pinned\x18\x08 \x01(\x08\x12\x0f\n\x07\x61liases\x18\t \x03(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x0b \x01(\x04\"a\n\x0cRevisionInfo\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07\x63reated\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04live\x18\x05 \x01(\x08\"-\n\nPinRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06pinned\x18\x02 \x01(\x08\"4\n\x0fRollbackRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"!\n\rRollbackReply\x12\x10\n\x08revision\x18\x01 \x01(\x04\"1\n\x0fSetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"!\n\x10\x44ropAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"\x13\n\x11StatisticsRequest\"\x89\x01\n\x0fStatisticsReply\x12&\n\x04pool\x18\x01 \x01(\x0b\x32\x18.aipod.v1.PoolStatistics\x12\'\n\x05lanes\x18\x02 \x03(\x0b\x32\x18.aipod.v1.LaneStatistics\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12\x14\n\x0cworkers_busy\x18\x04 \x01(\r\"\xa6\x01\n\x0ePoolStatistics\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x10\n\x08\x63\x61pacity\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x04 \x01(\x04\x12\r\n\x05loads\x18\x05 \x01(\x04\x12\x15\n\rload_failures\x18\x06 \x01(\x04\x12\x11\n\tevictions\x18\x07 \x01(\x04\x12\x0f\n\x07waiting\x18\x08 \x01(\x04\"\x93\x02\n\x0eLaneStatistics\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06queued\x18\x03 \x01(\x04\x12\x12\n\nheld_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07running\x18\x05 \x01(\x04\x12\x0c\n\x04\x64one\x18\x06 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x04\x12\x11\n\tcancelled\x18\x08 \x01(\x04\x12\x0f\n\x07\x65xpired\x18\t \x01(\x04\x12\x0f\n\x07refused\x18\n \x01(\x04\x12\x15\n\rqueue_seconds\x18\x0b \x01(\x01\x12\x13\n\x0brun_seconds\x18\x0c \x01(\x01\x12*\n\x07\x62\x61tches\x18\r \x01(\x0b\x32\x19.aipod.v1.BatchStatistics\"f\n\x0f\x42\x61tchStatistics\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x04\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x04\x12\x0c\n\x04runs\x18\x03 \x01(\x04\x12\x11\n\tlast_size\x18\x04 \x01(\x04\x12\x12\n\nsize_limit\x18\x05 \x01(\x04\x32\xbf\x04\n\x05\x41\x64min\x12\x32\n\x04Info\x12\x15.aipod.v1.InfoRequest\x1a\x13.aipod.v1.InfoReply\x12>\n\x08Versions\x12\x19.aipod.v1.VersionsRequest\x1a\x17.aipod.v1.VersionsReply\x12\x30\n\x04Load\x12\x18.aipod.v1.VersionRequest\x1a\x0e.aipod.v1.Done\x12\x32\n\x06Unload\x12\x18.aipod.v1.VersionRequest\x1a\x0e.aipod.v1.Done\x12+\n\x03Pin\x12\x14.aipod.v1.PinRequest\x1a\x0e.aipod.v1.Done\x12>\n\x08Rollback\x12\x19.aipod.v1.RollbackRequest\x1a\x17.aipod.v1.RollbackReply\x12\x35\n\x08SetAlias\x12\x19.aipod.v1.SetAliasRequest\x1a\x0e.aipod.v1.Done\x12\x37\n\tDropAlias\x12\x1a.aipod.v1.DropAliasRequest\x1a\x0e.aipod.v1.Done\x12\x39\n\rDeleteVersion\x12\x18.aipod.v1.VersionRequest\x1a\x0e.aipod.v1.Done\x12\x44\n\nStatistics\x12\x1b.aipod.v1.StatisticsRequest\x1a\x19.aipod.v1.StatisticsReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ipod/rpc/v1/admin.proto\x12\x08\x61ipod.v1\"\x06\n\x04\x44one\"!\n\x0eVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"\r\n\x0bInfoRequest\"S\n\tInfoReply\x12\x0e\n\x06server\x18\x01 \x01(\t\x12\x14\n\x0cwire_version\x18\x02 \x01(\r\x12\x11\n\tabilities\x18\x03 \x03(\t\x12\r\n\x05model\x18\x04 \x01(\t\"\x11\n\x0fVersionsRequest\"\x9f\x01\n\rVersionsReply\x12\'\n\x08versions\x18\x01 \x03(\x0b\x32\x15.aipod.v1.VersionInfo\x12\x35\n\x07\x61liases\x18\x02 \x03(\x0b\x32$.aipod.v1.VersionsReply.AliasesEntry\x1a.\n\x0c\x41liasesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf0\x01\n\x0bVersionInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\r\n\x05state\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x17\n\x0floaded_revision\x18\x04 \x01(\x04\x12)\n\trevisions\x18\x05 \x03(\x0b\x32\x16.aipod.v1.RevisionInfo\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\x12\x10\n\x08last_use\x18\x07 \x01(\x01\x12\x0e\n\x06pinned\x18\x08 \x01(\x08\x12\x0f\n\x07\x61liases\x18\t \x03(\t\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x14\n\x0cmemory_bytes\x18\x0b \x01(\x04\"\xa3\x01\n\x0cRevisionInfo\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0f\n\x07\x63reated\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04live\x18\x05 \x01(\x08\x12\x0e\n\x06parent\x18\x06 \x01(\x04\x12\x0b\n\x03job\x18\x07 \x01(\t\x12\x12\n\nparameters\x18\x08 \x01(\x0c\x12\x0f\n\x07metrics\x18\t \x01(\x0c\";\n\x0eRevisionsReply\x12)\n\trevisions\x18\x01 \x03(\x0b\x32\x16.aipod.v1.RevisionInfo\"-\n\nPinRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06pinned\x18\x02 \x01(\x08\"4\n\x0fRollbackRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\"!\n\rRollbackReply\x12\x10\n\x08revision\x18\x01 \x01(\x04\"1\n\x0fSetAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"!\n\x10\x44ropAliasRequest\x12\r\n\x05\x61lias\x18\x01 \x01(\t\"\x13\n\x11StatisticsRequest\"\x89\x01\n\x0fStatisticsReply\x12&\n\x04pool\x18\x01 \x01(\x0b\x32\x18.aipod.v1.PoolStatistics\x12\'\n\x05lanes\x18\x02 \x03(\x0b\x32\x18.aipod.v1.LaneStatistics\x12\x0f\n\x07workers\x18\x03 \x01(\r\x12\x14\n\x0cworkers_busy\x18\x04 \x01(\r\"\xa6\x01\n\x0ePoolStatistics\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x10\n\x08\x63\x61pacity\x18\x02 \x01(\x04\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x04 \x01(\x04\x12\r\n\x05loads\x18\x05 \x01(\x04\x12\x15\n\rload_failures\x18\x06 \x01(\x04\x12\x11\n\tevictions\x18\x07 \x01(\x04\x12\x0f\n\x07waiting\x18\x08 \x01(\x04\"\x93\x02\n\x0eLaneStatistics\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x04\x12\x0e\n\x06queued\x18\x03 \x01(\x04\x12\x12\n\nheld_bytes\x18\x04 \x01(\x04\x12\x0f\n\x07running\x18\x05 \x01(\x04\x12\x0c\n\x04\x64one\x18\x06 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x07 \x01(\x04\x12\x11\n\tcancelled\x18\x08 \x01(\x04\x12\x0f\n\x07\x65xpired\x18\t \x01(\x04\x12\x0f\n\x07refused\x18\n \x01(\x04\x12\x15\n\rqueue_seconds\x18\x0b \x01(\x01\x12\x13\n\x0brun_seconds\x18\x0c \x01(\x01\x12*\n\x07\x62\x61tches\x18\r \x01(\x0b\x32\x19.aipod.v1.BatchStatistics\"f\n\x0f\x42\x61tchStatistics\x12\x0f\n\x07\x62\x61tches\x18\x01 \x01(\x04\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x04\x12\x0c\n\x04runs\x18\x03 \x01(\x04\x12\x11\n\tlast_size\x18\x04 \x01(\x04\x12\x12\n\nsize_limit\x18\x05 \x01(\x04\x32\x80\x05\n\x05\x41\x64min\x12\x32\n\x04Info\x12\x15.aipod.v1.InfoRequest\x1a\x13.aipod.v1.InfoReply\x12>\n\x08Versions\x12\x19.aipod.v1.VersionsRequest\x1a\x17.aipod.v1.VersionsReply\x12?\n\tRevisions\x12\x18.aipod.v1.VersionRequest\x1a\x18.aipod.v1.RevisionsReply\x12\x30\n\x04Load\x12\x18.aipod.v1.VersionRequest\x1a\x0e.aipod.v1.Done\x12\x32\n\x06Unload\x12\x18.aipod.v1.VersionRequest\x1a\x0e.aipod.v1.Done\x12+\n\x03Pin\x12\x14.aipod.v1.PinRequest\x1a\x0e.aipod.v1.Done\x12>\n\x08Rollback\x12\x19.aipod.v1.RollbackRequest\x1a\x17.aipod.v1.RollbackReply\x12\x35\n\x08SetAlias\x12\x19.aipod.v1.SetAliasRequest\x1a\x0e.aipod.v1.Done\x12\x37\n\tDropAlias\x12\x1a.aipod.v1.DropAliasRequest\x1a\x0e.aipod.v1.Done\x12\x39\n\rDeleteVersion\x12\x18.aipod.v1.VersionRequest\x1a\x0e.aipod.v1.Done\x12\x44\n\nStatistics\x12\x1b.aipod.v1.StatisticsRequest\x1a\x19.aipod.v1.StatisticsReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,28 +49,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERSIONSREPLY_ALIASESENTRY']._serialized_end=360
   _globals['_VERSIONINFO']._serialized_start=363
   _globals['_VERSIONINFO']._serialized_end=603
-  _globals['_REVISIONINFO']._serialized_start=605
-  _globals['_REVISIONINFO']._serialized_end=702
-  _globals['_PINREQUEST']._serialized_start=704
-  _globals['_PINREQUEST']._serialized_end=749
-  _globals['_ROLLBACKREQUEST']._serialized_start=751
-  _globals['_ROLLBACKREQUEST']._serialized_end=803
-  _globals['_ROLLBACKREPLY']._serialized_start=805
-  _globals['_ROLLBACKREPLY']._serialized_end=838
-  _globals['_SETALIASREQUEST']._serialized_start=840
-  _globals['_SETALIASREQUEST']._serialized_end=889
-  _globals['_DROPALIASREQUEST']._serialized_start=891
-  _globals['_DROPALIASREQUEST']._serialized_end=924
-  _globals['_STATISTICSREQUEST']._serialized_start=926
-  _globals['_STATISTICSREQUEST']._serialized_end=945
-  _globals['_STATISTICSREPLY']._serialized_start=948
-  _globals['_STATISTICSREPLY']._serialized_end=1085
-  _globals['_POOLSTATISTICS']._serialized_start=1088
-  _globals['_POOLSTATISTICS']._serialized_end=1254
-  _globals['_LANESTATISTICS']._serialized_start=1257
-  _globals['_LANESTATISTICS']._serialized_end=1532
-  _globals['_BATCHSTATISTICS']._serialized_start=1534
-  _globals['_BATCHSTATISTICS']._serialized_end=1636
-  _globals['_ADMIN']._serialized_start=1639
-  _globals['_ADMIN']._serialized_end=2214
+  _globals['_REVISIONINFO']._serialized_start=606
+  _globals['_REVISIONINFO']._serialized_end=769
+  _globals['_REVISIONSREPLY']._serialized_start=771
+  _globals['_REVISIONSREPLY']._serialized_end=830
+  _globals['_PINREQUEST']._serialized_start=832
+  _globals['_PINREQUEST']._serialized_end=877
+  _globals['_ROLLBACKREQUEST']._serialized_start=879
+  _globals['_ROLLBACKREQUEST']._serialized_end=931
+  _globals['_ROLLBACKREPLY']._serialized_start=933
+  _globals['_ROLLBACKREPLY']._serialized_end=966
+  _globals['_SETALIASREQUEST']._serialized_start=968
+  _globals['_SETALIASREQUEST']._serialized_end=1017
+  _globals['_DROPALIASREQUEST']._serialized_start=1019
+  _globals['_DROPALIASREQUEST']._serialized_end=1052
+  _globals['_STATISTICSREQUEST']._serialized_start=1054
+  _globals['_STATISTICSREQUEST']._serialized_end=1073
+  _globals['_STATISTICSREPLY']._serialized_start=1076
+  _globals['_STATISTICSREPLY']._serialized_end=1213
+  _globals['_POOLSTATISTICS']._serialized_start=1216
+  _globals['_POOLSTATISTICS']._serialized_end=1382
+  _globals['_LANESTATISTICS']._serialized_start=1385
+  _globals['_LANESTATISTICS']._serialized_end=1660
+  _globals['_BATCHSTATISTICS']._serialized_start=1662
+  _globals['_BATCHSTATISTICS']._serialized_end=1764
+  _globals['_ADMIN']._serialized_start=1767
+  _globals['_ADMIN']._serialized_end=2407
 # @@protoc_insertion_point(module_scope)

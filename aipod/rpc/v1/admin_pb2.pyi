@@ -77,18 +77,32 @@ class VersionInfo(_message.Message):
     def __init__(self, version: _Optional[str] = ..., state: _Optional[str] = ..., revision: _Optional[int] = ..., loaded_revision: _Optional[int] = ..., revisions: _Optional[_Iterable[_Union[RevisionInfo, _Mapping]]] = ..., size_bytes: _Optional[int] = ..., last_use: _Optional[float] = ..., pinned: bool = ..., aliases: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class RevisionInfo(_message.Message):
-    __slots__ = ("number", "created", "origin", "size_bytes", "live")
+    __slots__ = ("number", "created", "origin", "size_bytes", "live", "parent", "job", "parameters", "metrics")
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     CREATED_FIELD_NUMBER: _ClassVar[int]
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     LIVE_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
     number: int
     created: str
     origin: str
     size_bytes: int
     live: bool
-    def __init__(self, number: _Optional[int] = ..., created: _Optional[str] = ..., origin: _Optional[str] = ..., size_bytes: _Optional[int] = ..., live: bool = ...) -> None: ...
+    parent: int
+    job: str
+    parameters: bytes
+    metrics: bytes
+    def __init__(self, number: _Optional[int] = ..., created: _Optional[str] = ..., origin: _Optional[str] = ..., size_bytes: _Optional[int] = ..., live: bool = ..., parent: _Optional[int] = ..., job: _Optional[str] = ..., parameters: _Optional[bytes] = ..., metrics: _Optional[bytes] = ...) -> None: ...
+
+class RevisionsReply(_message.Message):
+    __slots__ = ("revisions",)
+    REVISIONS_FIELD_NUMBER: _ClassVar[int]
+    revisions: _containers.RepeatedCompositeFieldContainer[RevisionInfo]
+    def __init__(self, revisions: _Optional[_Iterable[_Union[RevisionInfo, _Mapping]]] = ...) -> None: ...
 
 class PinRequest(_message.Message):
     __slots__ = ("version", "pinned")

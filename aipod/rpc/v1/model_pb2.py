@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ipod/rpc/v1/model.proto\x12\x08\x61ipod.v1\"\x90\x01\n\x0b\x43\x61llRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06kwargs\x18\x02 \x01(\x0c\x12\x10\n\x08segments\x18\x03 \x03(\x0c\x12\x10\n\x08priority\x18\x04 \x01(\x11\x12\r\n\x05timed\x18\x05 \x01(\x08\x12\x1c\n\x04lent\x18\x07 \x03(\x0b\x32\x0e.aipod.v1.Lent\x12\x0f\n\x07padding\x18\x0f \x01(\x0c\"\x7f\n\tCallReply\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x10\n\x08segments\x18\x03 \x03(\x0c\x12\"\n\x07timings\x18\x06 \x01(\x0b\x32\x11.aipod.v1.Timings\x12\x1c\n\x04lent\x18\x07 \x03(\x0b\x32\x0e.aipod.v1.Lent\x12\x0f\n\x07padding\x18\x0f \x01(\x0c\"2\n\x04Lent\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04slot\x18\x03 \x01(\r\"X\n\x07Timings\x12\r\n\x05queue\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x01\x12\x0f\n\x07predict\x18\x03 \x01(\x01\x12\x0e\n\x06\x65ncode\x18\x04 \x01(\x01\x12\r\n\x05total\x18\x05 \x01(\x01\"H\n\x05\x45rror\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08\x65rror_id\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x11\n\ttraceback\x18\x04 \x01(\t2\xe0\x01\n\x05Model\x12\x38\n\nInitialize\x12\x15.aipod.v1.CallRequest\x1a\x13.aipod.v1.CallReply\x12\x33\n\x05Train\x12\x15.aipod.v1.CallRequest\x1a\x13.aipod.v1.CallReply\x12\x35\n\x07Predict\x12\x15.aipod.v1.CallRequest\x1a\x13.aipod.v1.CallReply\x12\x31\n\x03Log\x12\x15.aipod.v1.CallRequest\x1a\x13.aipod.v1.CallReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x61ipod/rpc/v1/model.proto\x12\x08\x61ipod.v1\"\xb4\x01\n\x0b\x43\x61llRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06kwargs\x18\x02 \x01(\x0c\x12\x10\n\x08segments\x18\x03 \x03(\x0c\x12\x10\n\x08priority\x18\x04 \x01(\x11\x12\r\n\x05timed\x18\x05 \x01(\x08\x12\x1c\n\x04lent\x18\x07 \x03(\x0b\x32\x0e.aipod.v1.Lent\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x0e\n\x06\x64\x65tach\x18\t \x01(\x08\x12\x0f\n\x07padding\x18\x0f \x01(\x0c\"\x8c\x01\n\tCallReply\x12\r\n\x05value\x18\x02 \x01(\x0c\x12\x10\n\x08segments\x18\x03 \x03(\x0c\x12\"\n\x07timings\x18\x06 \x01(\x0b\x32\x11.aipod.v1.Timings\x12\x1c\n\x04lent\x18\x07 \x03(\x0b\x32\x0e.aipod.v1.Lent\x12\x0b\n\x03job\x18\x08 \x01(\t\x12\x0f\n\x07padding\x18\x0f \x01(\x0c\"2\n\x04Lent\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04slot\x18\x03 \x01(\r\"X\n\x07Timings\x12\r\n\x05queue\x18\x01 \x01(\x01\x12\x0e\n\x06\x64\x65\x63ode\x18\x02 \x01(\x01\x12\x0f\n\x07predict\x18\x03 \x01(\x01\x12\x0e\n\x06\x65ncode\x18\x04 \x01(\x01\x12\r\n\x05total\x18\x05 \x01(\x01\"H\n\x05\x45rror\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08\x65rror_id\x18\x02 \x01(\t\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x11\n\ttraceback\x18\x04 \x01(\t2\xe0\x01\n\x05Model\x12\x38\n\nInitialize\x12\x15.aipod.v1.CallRequest\x1a\x13.aipod.v1.CallReply\x12\x33\n\x05Train\x12\x15.aipod.v1.CallRequest\x1a\x13.aipod.v1.CallReply\x12\x35\n\x07Predict\x12\x15.aipod.v1.CallRequest\x1a\x13.aipod.v1.CallReply\x12\x31\n\x03Log\x12\x15.aipod.v1.CallRequest\x1a\x13.aipod.v1.CallReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,15 +32,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'aipod.rpc.v1.model_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CALLREQUEST']._serialized_start=39
-  _globals['_CALLREQUEST']._serialized_end=183
-  _globals['_CALLREPLY']._serialized_start=185
-  _globals['_CALLREPLY']._serialized_end=312
-  _globals['_LENT']._serialized_start=314
-  _globals['_LENT']._serialized_end=364
-  _globals['_TIMINGS']._serialized_start=366
-  _globals['_TIMINGS']._serialized_end=454
-  _globals['_ERROR']._serialized_start=456
-  _globals['_ERROR']._serialized_end=528
-  _globals['_MODEL']._serialized_start=531
-  _globals['_MODEL']._serialized_end=755
+  _globals['_CALLREQUEST']._serialized_end=219
+  _globals['_CALLREPLY']._serialized_start=222
+  _globals['_CALLREPLY']._serialized_end=362
+  _globals['_LENT']._serialized_start=364
+  _globals['_LENT']._serialized_end=414
+  _globals['_TIMINGS']._serialized_start=416
+  _globals['_TIMINGS']._serialized_end=504
+  _globals['_ERROR']._serialized_start=506
+  _globals['_ERROR']._serialized_end=578
+  _globals['_MODEL']._serialized_start=581
+  _globals['_MODEL']._serialized_end=805
 # @@protoc_insertion_point(module_scope)

@@ -6,13 +6,15 @@ from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Map
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CallRequest(_message.Message):
-    __slots__ = ("version", "kwargs", "segments", "priority", "timed", "lent", "padding")
+    __slots__ = ("version", "kwargs", "segments", "priority", "timed", "lent", "request_id", "detach", "padding")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     KWARGS_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     TIMED_FIELD_NUMBER: _ClassVar[int]
     LENT_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DETACH_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
     version: str
     kwargs: bytes
@@ -20,22 +22,26 @@ class CallRequest(_message.Message):
     priority: int
     timed: bool
     lent: _containers.RepeatedCompositeFieldContainer[Lent]
+    request_id: str
+    detach: bool
     padding: bytes
-    def __init__(self, version: _Optional[str] = ..., kwargs: _Optional[bytes] = ..., segments: _Optional[_Iterable[bytes]] = ..., priority: _Optional[int] = ..., timed: bool = ..., lent: _Optional[_Iterable[_Union[Lent, _Mapping]]] = ..., padding: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., kwargs: _Optional[bytes] = ..., segments: _Optional[_Iterable[bytes]] = ..., priority: _Optional[int] = ..., timed: bool = ..., lent: _Optional[_Iterable[_Union[Lent, _Mapping]]] = ..., request_id: _Optional[str] = ..., detach: bool = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class CallReply(_message.Message):
-    __slots__ = ("value", "segments", "timings", "lent", "padding")
+    __slots__ = ("value", "segments", "timings", "lent", "job", "padding")
     VALUE_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     LENT_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
     value: bytes
     segments: _containers.RepeatedScalarFieldContainer[bytes]
     timings: Timings
     lent: _containers.RepeatedCompositeFieldContainer[Lent]
+    job: str
     padding: bytes
-    def __init__(self, value: _Optional[bytes] = ..., segments: _Optional[_Iterable[bytes]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., lent: _Optional[_Iterable[_Union[Lent, _Mapping]]] = ..., padding: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, value: _Optional[bytes] = ..., segments: _Optional[_Iterable[bytes]] = ..., timings: _Optional[_Union[Timings, _Mapping]] = ..., lent: _Optional[_Iterable[_Union[Lent, _Mapping]]] = ..., job: _Optional[str] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class Lent(_message.Message):
     __slots__ = ("offset", "size", "slot")
