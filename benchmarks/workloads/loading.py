@@ -20,22 +20,33 @@ _KINDS = {
 }
 
 
+# What a process of its own can keep from the others.
+_APART = ("numpy", "python")
+
+
 def run(plan: Plan) -> Iterator[Comparison]:
     versions = {kind: f"{kind}-{plan.load_seconds:g}" for kind in _KINDS}
-    with Server("benchmarks.models", "Loading", model_pool_size=2) as ours:
-        for version in versions.values():
-            with AIClient(ours.address, version) as client:
-                client.initialize()
-        sides = [partial(_beside, ours, plan, version) for version in versions.values()]
-        quiet, *loading = alternate(min(plan.rounds, _ROUNDS), partial(_p99, "ours", ours, plan), *sides)
-        for (kind, (note, goal)), latencies in zip(_KINDS.items(), loading, strict=True):
-            yield _comparison(f"warm version's p99 while another loads ({kind})", latencies, quiet, goal, note)
+    yield from _loads(plan, versions, "thread", "")
+    yield from _loads(plan, {kind: versions[kind] for kind in _APART}, "process", ", instances in processes")
     with Server("benchmarks.peers.original", "Loading") as original:
         # Once is enough: nothing is answered before the load is over.
         alone = _p99("original", original, plan)
         blocked = _p99("original", original, plan, versions["sleep"])
     note = f"one round; a load of {plan.load_seconds:g} s holds the lock that every call needs"
     yield _comparison("the same with the original's construction (sleep)", [blocked], [alone], None, note)
+
+
+def _loads(plan: Plan, versions: dict[str, str], isolation: str, where: str) -> Iterator[Comparison]:
+    with Server("benchmarks.models", "Loading", model_pool_size=2, isolation=isolation) as ours:
+        for version in versions.values():
+            with AIClient(ours.address, version) as client:
+                client.initialize()
+        sides = [partial(_beside, ours, plan, version) for version in versions.values()]
+        quiet, *loading = alternate(min(plan.rounds, _ROUNDS), partial(_p99, "ours", ours, plan), *sides)
+        for kind, latencies in zip(versions, loading, strict=True):
+            note, goal = _KINDS[kind]
+            what = f"warm version's p99 while another loads ({kind}{where})"
+            yield _comparison(what, latencies, quiet, goal, note)
 
 
 def _beside(server: Server, plan: Plan, version: str) -> float:
