@@ -106,8 +106,10 @@ class Replicas:
         with self._lock:
             self._leaving = True
             copies, self._copies, self.width = self._copies, [], 0
-        for copy in copies:
-            copy.child.end(_LEAVE_SECONDS)
+        if copies:
+            # Side by side: one that does not leave must not keep the others.
+            with ThreadPoolExecutor(len(copies), thread_name_prefix="aipod-replica") as several:
+                several.map(lambda copy: copy.child.end(_LEAVE_SECONDS), copies)
 
     def _predict(self) -> Callable[..., Any]:
         cls = self._model_class
