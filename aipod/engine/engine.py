@@ -271,6 +271,7 @@ class Engine:
         self._desk.run("log", partial(self._read_records, call), for_caller=True)
 
     def _read_records(self, call: Call) -> None:
+        call.started = time.monotonic()
         try:
             name = call.arguments().get("name", "trainning")
             if name != "trainning":

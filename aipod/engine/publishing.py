@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -141,6 +142,7 @@ class Publisher:
         instance = construct(self._model_class, place, call.version, self._store.root)
         try:
             source = _Run(call.version, call.method)
+            call.started = time.monotonic()
             return perform(endpoint(getattr(instance, call.method)), source, arguments)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):

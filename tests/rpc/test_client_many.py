@@ -33,6 +33,9 @@ class Worker(AIModelBase):
     order: ClassVar[list[Any]]
     left: ClassVar[list[Any]]
 
+    def train(self) -> None:
+        """Publish what there is."""
+
     def predict(self, x: Any = None, do: str = "") -> Any:
         if do == "wait":
             type(self).order.append("waits")
@@ -194,6 +197,13 @@ class TestOptions:
         assert client.predict(x=9) == 9
         lane = client.admin.statistics().lanes[0]
         assert lane.run_seconds > 0 and lane.queue_seconds > 0 and lane.batches is None
+
+    @pytest.mark.parametrize("method", ["initialize", "train", "log"])
+    def test_timings_of_what_is_no_predict_add_up_too(self, client: AIClient, method: str) -> None:
+        client.initialize()
+        timings = getattr(client.options(timed=True), method)().timings
+        parts = timings.queue + timings.decode + timings.predict + timings.encode
+        assert timings.predict > 0 and parts == pytest.approx(timings.total)
 
 
 def test_timings_and_statistics_of_a_batch(
