@@ -24,8 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from aipod.config import check_address
-from aipod.errors import AipodError, ConfigError, InvalidArgument
+from aipod.errors import AipodError, InvalidArgument
 from aipod.rpc.admin_client import Admin, AsyncAdmin
 from aipod.rpc.calls import (
     DEFAULT_RETRY,
@@ -36,10 +35,13 @@ from aipod.rpc.calls import (
     Timings,
     channel_options,
     decode,
+    take_addresses,
     take_bytes,
+    take_dtype,
     take_ping,
     take_priority,
     take_retry,
+    take_shape,
     take_timeout,
     take_version,
 )
@@ -128,7 +130,9 @@ class AIClient(_Client):
     ) -> None:
         self._set_up(version, timeout)
         options = channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes))
-        connections = [Connection(one, options, max_message_bytes, trunk, shared_memory) for one in _addresses(address)]
+        connections = [
+            Connection(one, options, max_message_bytes, trunk, shared_memory) for one in take_addresses(address)
+        ]
         self._connections = connections
         self._route: Connection | Route = Route(connections) if len(connections) > 1 else connections[0]
         self._submitter = Submitter(self._route)
@@ -235,13 +239,16 @@ class AIClient(_Client):
 
         Where the server is on the same host it lies in memory that both share, and a call that has it among its
         arguments copies nothing: do not write to it before the call is answered. Elsewhere it is an ordinary array.
+
+        Raises:
+            InvalidArgument: There is no array of that shape or dtype, or it could not travel.
         """
-        lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+        lengths, kind = take_shape(shape), take_dtype(dtype)
         for connection in self._connections:
-            array = connection.empty(lengths, dtype) if connection.connect(_CONNECT_SECONDS) else None
+            array = connection.empty(lengths, kind) if connection.connect(_CONNECT_SECONDS) else None
             if array is not None:
                 return array
-        return np.empty(lengths, dtype)
+        return np.empty(lengths, kind)
 
     def connect(self, timeout: float = _CONNECT_SECONDS) -> bool:
         """Connect now and not with the first calls; says whether calls travel together from here on.
@@ -287,7 +294,7 @@ class AsyncAIClient(_Client):
         self._set_up(version, timeout)
         options = channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes))
         connections = [
-            AsyncConnection(one, options, max_message_bytes, trunk, shared_memory) for one in _addresses(address)
+            AsyncConnection(one, options, max_message_bytes, trunk, shared_memory) for one in take_addresses(address)
         ]
         self._connections = connections
         self._route: AsyncConnection | AsyncRoute = AsyncRoute(connections) if len(connections) > 1 else connections[0]
@@ -352,13 +359,13 @@ class AsyncAIClient(_Client):
 
     async def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> NDArray[Any]:
         """As :meth:`AIClient.empty`."""
-        lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+        lengths, kind = take_shape(shape), take_dtype(dtype)
         for connection in self._connections:
             if await connection.connect(_CONNECT_SECONDS):
-                array = await asyncio.to_thread(connection.empty, lengths, dtype)
+                array = await asyncio.to_thread(connection.empty, lengths, kind)
                 if array is not None:
                     return array
-        return np.empty(lengths, dtype)
+        return np.empty(lengths, kind)
 
     async def connect(self, timeout: float = _CONNECT_SECONDS) -> bool:
         return await self._route.connect(timeout)
@@ -377,18 +384,6 @@ class AsyncAIClient(_Client):
                 pause = attempts.pause(error)
             await asyncio.sleep(pause)
             timeout = attempts.timeout()
-
-
-def _addresses(address: str | Sequence[str]) -> list[str]:
-    """Each of one or several addresses, once.
-
-    Raises:
-        ConfigError: One is none, or there is none at all.
-    """
-    several: list[Any] = list(address) if isinstance(address, (list, tuple)) else [address]
-    if not several:
-        raise ConfigError(["the list of addresses is empty; name a server, as in localhost:50051"])
-    return list(dict.fromkeys(check_address(one) for one in several))
 
 
 def _only(connections: Sequence[C]) -> C:

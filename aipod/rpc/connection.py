@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aipod.codec import MAX_WHOLE_BYTES
+from aipod.codec.dtypes import DType
 from aipod.errors import AipodError, InvalidArgument, Unavailable
 from aipod.rpc.calls import ClientClosed, Content
 from aipod.rpc.methods import MODEL_METHODS
@@ -133,15 +134,14 @@ class BaseConnection:
         call: Any = failure
         return error_of_rpc(call.code(), call.details(), trailing_of(call.trailing_metadata()), self.address)
 
-    def empty(self, shape: Shape, dtype: object) -> NDArray[Any] | None:
+    def empty(self, shape: Shape, dtype: DType) -> NDArray[Any] | None:
         """An array in memory that is shared with the server; None if there is no such memory, or no room in it."""
         trunk = self._trunks.take(time.monotonic()) if self._trunks is not None and self._shares else None
         link = trunk.neighbour.wait() if trunk is not None else None
         if link is None:
             return None
-        kind = np.dtype(dtype)  # type: ignore[call-overload]
-        memory = link.arena.reserve(math.prod(shape) * kind.itemsize)
-        return np.ndarray(shape, kind, memory) if memory is not None else None
+        memory = link.arena.reserve(math.prod(shape) * dtype.itemsize)
+        return np.ndarray(shape, dtype, memory) if memory is not None else None
 
     def _trunk(self, method: str) -> Trunk | None:
         """The trunk for a call, if there is one up."""
