@@ -49,7 +49,7 @@ from aipod.rpc.connection import AsyncConnection, BaseConnection, Connection
 from aipod.rpc.keepalive import PING_SECONDS
 from aipod.rpc.methods import MODEL_METHODS
 from aipod.rpc.route import AsyncRoute, Route
-from aipod.rpc.submitting import Submitter, mapped, take_in_flight
+from aipod.rpc.submitting import Submitter, mapped, take_in_flight, take_input
 
 __all__ = ["AIClient", "AsyncAIClient", "Timed", "Timings"]
 
@@ -230,7 +230,7 @@ class AIClient(_Client):
             in_flight: How many calls may be on their way at a time.
 
         Raises:
-            InvalidArgument: ``in_flight`` makes no sense.
+            InvalidArgument: ``in_flight`` makes no sense, or an input is no dictionary.
         """
         return mapped(self.submit, inputs, take_in_flight(in_flight))
 
@@ -347,7 +347,7 @@ class AsyncAIClient(_Client):
         waiting: deque[asyncio.Task[Any]] = deque()
         try:
             for kwargs in inputs:
-                waiting.append(asyncio.create_task(self.predict(**kwargs)))
+                waiting.append(asyncio.create_task(self.predict(**take_input(kwargs))))
                 if len(waiting) >= at_most:
                     yield await waiting.popleft()
             while waiting:

@@ -146,6 +146,18 @@ class TestMap:
         assert len(taken) <= 7
         results.close()
 
+    @pytest.mark.parametrize("inputs", [{"x": 1}, [{"x": 1}, 5], ["x"]])
+    def test_an_input_that_is_no_dictionary_is_refused(self, client: AIClient, inputs: Any) -> None:
+        with pytest.raises(InvalidArgument, match=r"an input of map is of type (str|int); give a dictionary"):
+            list(client.map(inputs))
+
+        async def main() -> None:
+            async with AsyncAIClient(client.address) as other:
+                with pytest.raises(InvalidArgument, match=r"an input of map is of type (str|int)"):
+                    [answer async for answer in other.map(inputs)]
+
+        asyncio.run(main())
+
     def test_the_first_failure_ends_it(self, client: AIClient) -> None:
         results = client.map([{"x": 1}, {"do": "fail"}, {"x": 2}])
         assert next(results) == 1
