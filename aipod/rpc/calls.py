@@ -45,6 +45,7 @@ __all__ = [
     "take_addresses",
     "take_bytes",
     "take_dtype",
+    "take_flag",
     "take_ping",
     "take_priority",
     "take_retry",
@@ -281,6 +282,17 @@ def take_priority(priority: object) -> int:
         return priority
     allowed = f"from {-MAX_PRIORITY} to {MAX_PRIORITY}"
     raise InvalidArgument(f"priority is {_shown(priority)}; give a whole number {allowed}, 0 for the usual")
+
+
+def take_flag(name: str, value: object) -> bool:
+    """Yes or no, and no text that says so.
+
+    Raises:
+        InvalidArgument: It is neither.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise InvalidArgument(f"{name} is {_shown(value)}; give True or False")
 
 
 def take_ping(seconds: object) -> float:

@@ -38,6 +38,7 @@ from aipod.rpc.calls import (
     take_addresses,
     take_bytes,
     take_dtype,
+    take_flag,
     take_ping,
     take_priority,
     take_retry,
@@ -86,7 +87,7 @@ class _Client:
         if priority is not _UNSET:
             variant._priority = take_priority(priority)
         if timed is not _UNSET:
-            variant._timed = bool(timed)
+            variant._timed = take_flag("timed", timed)
         return variant
 
     def _content(self, kwargs: dict[str, Any]) -> Content:
@@ -130,6 +131,7 @@ class AIClient(_Client):
     ) -> None:
         self._set_up(version, timeout)
         options = channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes))
+        trunk, shared_memory = take_flag("trunk", trunk), take_flag("shared_memory", shared_memory)
         connections = [
             Connection(one, options, max_message_bytes, trunk, shared_memory) for one in take_addresses(address)
         ]
@@ -293,6 +295,7 @@ class AsyncAIClient(_Client):
     ) -> None:
         self._set_up(version, timeout)
         options = channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes))
+        trunk, shared_memory = take_flag("trunk", trunk), take_flag("shared_memory", shared_memory)
         connections = [
             AsyncConnection(one, options, max_message_bytes, trunk, shared_memory) for one in take_addresses(address)
         ]
