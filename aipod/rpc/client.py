@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -275,7 +274,7 @@ class AIClient(_Client):
                 return decode(self._route.call(method, content, timeout), self._timed)
             except AipodError as error:
                 pause = attempts.pause(error)
-            time.sleep(pause)
+            self._route.pause(pause)
             timeout = attempts.timeout()
 
 

@@ -47,8 +47,6 @@ _abandoned: list[Any] = []
 _BY_TRUNK = frozenset({"predict", "log"})
 # How long a call waits for the trunk that it needs.
 _TRUNK_SECONDS = 1.0
-# For a server to come back, after a call that found none; with the next such call it begins anew.
-_AT_THE_DOOR_SECONDS = 1.0
 # Asks for nothing that could do harm. What is answered does not matter.
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 # Streams to a name that may stand for several servers.
@@ -243,8 +241,6 @@ class BaseConnection:
 class Connection(BaseConnection):
     """For threads."""
 
-    _knock: tuple[Any, grpc.Future] | None = None
-
     def call(self, method: str, content: Content, timeout: float | None) -> Reply:
         """Send a call of the model and wait for its reply.
 
@@ -294,25 +290,16 @@ class Connection(BaseConnection):
         if channel is not None:
             channel.close()
 
-    def error_of(self, failure: BaseException) -> AipodError:
-        error = super().error_of(failure)
-        if isinstance(error, Unavailable) and not error.by_model:
-            self._wait_at_the_door()
-        return error
+    def pause(self, seconds: float) -> None:
+        """Wait before another try, and have the channel see meanwhile if the server is back.
 
-    def _wait_at_the_door(self) -> None:
-        """Have the channel connect again, if the server comes back soon.
-
-        Older versions of gRPC, 1.74 still, look after a connection only while some call waits, and those that fail at
-        once do not: it could take 20 seconds, and all tries, to see a server that was back. So one call waits, for a
-        server to be there and for nothing else.
+        Older versions of gRPC, 1.74 still, look after a connection only while some call waits, and those that find no
+        server do not: it could take 20 seconds, and all tries, to see one that was there. So a call waits for it here.
         """
-        channel, before = self._channel, self._knock
-        if channel is None or (before is not None and before[0] is channel and not before[1].done()):
-            return
-        with contextlib.suppress(ValueError):  # it was closed
-            knock = channel.unary_unary(_HEALTH_CHECK)
-            self._knock = channel, knock.future(b"", timeout=_AT_THE_DOOR_SECONDS, wait_for_ready=True)
+        end = time.monotonic() + seconds
+        with contextlib.suppress(AipodError, *FAILURES):
+            self.stub(_HEALTH_CHECK)(b"", timeout=seconds, wait_for_ready=True)
+        time.sleep(max(0.0, end - time.monotonic()))
 
     def _here(self) -> object:
         return _Process.this

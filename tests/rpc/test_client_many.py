@@ -25,6 +25,7 @@ from aipod.errors import (
 )
 from aipod.model import AIModelBase, current_call
 from aipod.rpc.client import AIClient, AsyncAIClient, Timed
+from aipod.rpc.connection import Connection
 from aipod.rpc.server import Server
 
 
@@ -268,11 +269,11 @@ class TestSeveralServers:
 
 
 def test_a_closed_client_says_so_and_does_not_try_again(client: AIClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sleep(seconds: float) -> None:
+    def sleep(self: Connection, seconds: float) -> None:
         raise AssertionError("it waits for something")
 
     client.close()
-    monkeypatch.setattr("aipod.rpc.client.time.sleep", sleep)
+    monkeypatch.setattr(Connection, "pause", sleep)
     with pytest.raises(AipodError, match="this client was closed"):
         client.predict()
 
