@@ -306,6 +306,7 @@ class Engine:
         self._desk.run("log", partial(self._read_records, call), for_caller=True)
 
     def _read_records(self, call: Call) -> None:
+        call.started = time.monotonic()
         try:
             arguments = call.arguments()
             name = arguments.get("name", "trainning")

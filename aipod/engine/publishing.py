@@ -58,6 +58,7 @@ class Publisher:
         with self._store.writer(version, "initialize"), self._store.stage(version) as staging:
             parent = self._store.current(version)
             source = RunSource(version, "initialize")
+            call.started = time.monotonic()
             value = run_method(self._model_class, self._store.root, staging.place, source, arguments)
             self._store.publish(staging, origin="initialize", parameters=parameters, parent=parent)
         try:

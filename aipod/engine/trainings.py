@@ -173,6 +173,7 @@ class Trainings(Ledger):
 
     def run(self, call: Call) -> None:
         """Start a job for a ``train``, and answer it: at once if it wants to detach, else when the job is over."""
+        call.started = time.monotonic()
         job = self.start(call.version, call.arguments(), call.request_id)
         if call.detach:
             call.finish(job_fields(job))

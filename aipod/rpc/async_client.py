@@ -14,13 +14,24 @@ from numpy.typing import NDArray
 
 from aipod.errors import AipodError
 from aipod.rpc.admin_client import AsyncAdmin
-from aipod.rpc.base_client import CONNECT_SECONDS, UNSET, BaseClient, addresses, only
-from aipod.rpc.calls import MAX_MESSAGE_BYTES, Attempts, channel_options, decode, take_bytes, take_ping
+from aipod.rpc.base_client import CONNECT_SECONDS, UNSET, BaseClient, only
+from aipod.rpc.calls import (
+    MAX_MESSAGE_BYTES,
+    Attempts,
+    channel_options,
+    decode,
+    take_addresses,
+    take_bytes,
+    take_dtype,
+    take_flag,
+    take_ping,
+    take_shape,
+)
 from aipod.rpc.connection import AsyncConnection
 from aipod.rpc.job_calls import JobInfo, JobRequests
 from aipod.rpc.keepalive import PING_SECONDS
 from aipod.rpc.route import AsyncRoute
-from aipod.rpc.submitting import take_in_flight
+from aipod.rpc.submitting import take_in_flight, take_input
 from aipod.rpc.training_job import AsyncTrainingJob, async_ask, async_begin, async_train, started
 
 __all__ = ["AsyncAIClient"]
@@ -45,8 +56,9 @@ class AsyncAIClient(BaseClient):
     ) -> None:
         self._set_up(version, timeout)
         options = channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes))
+        trunk, shared_memory = take_flag("trunk", trunk), take_flag("shared_memory", shared_memory)
         connections = [
-            AsyncConnection(one, options, max_message_bytes, trunk, shared_memory) for one in addresses(address)
+            AsyncConnection(one, options, max_message_bytes, trunk, shared_memory) for one in take_addresses(address)
         ]
         self._connections = connections
         self._route: AsyncConnection | AsyncRoute = AsyncRoute(connections) if len(connections) > 1 else connections[0]
@@ -117,7 +129,7 @@ class AsyncAIClient(BaseClient):
         waiting: deque[asyncio.Task[Any]] = deque()
         try:
             for kwargs in inputs:
-                waiting.append(asyncio.create_task(self.predict(**kwargs)))
+                waiting.append(asyncio.create_task(self.predict(**take_input(kwargs))))
                 if len(waiting) >= at_most:
                     yield await waiting.popleft()
             while waiting:
@@ -129,13 +141,13 @@ class AsyncAIClient(BaseClient):
 
     async def empty(self, shape: int | Sequence[int], dtype: Any = np.float32) -> NDArray[Any]:
         """As :meth:`~aipod.rpc.client.AIClient.empty`."""
-        lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+        lengths, kind = take_shape(shape), take_dtype(dtype)
         for connection in self._connections:
             if await connection.connect(CONNECT_SECONDS):
-                array = await asyncio.to_thread(connection.empty, lengths, dtype)
+                array = await asyncio.to_thread(connection.empty, lengths, kind)
                 if array is not None:
                     return array
-        return np.empty(lengths, dtype)
+        return np.empty(lengths, kind)
 
     async def connect(self, timeout: float = CONNECT_SECONDS) -> bool:
         return await self._route.connect(timeout)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from aipod.config import check_address
-from aipod.errors import ConfigError, InvalidArgument
+from aipod.errors import InvalidArgument
 from aipod.rpc.calls import (
     DEFAULT_RETRY,
     Attempts,
     Content,
+    take_flag,
     take_priority,
     take_request_id,
     take_retry,
@@ -22,7 +22,7 @@ from aipod.rpc.calls import (
 from aipod.rpc.connection import BaseConnection
 from aipod.rpc.methods import MODEL_METHODS
 
-__all__ = ["CONNECT_SECONDS", "UNSET", "BaseClient", "addresses", "only"]
+__all__ = ["CONNECT_SECONDS", "UNSET", "BaseClient", "only"]
 
 CONNECT_SECONDS = 5.0
 
@@ -60,7 +60,7 @@ class BaseClient:
         if priority is not UNSET:
             variant._priority = take_priority(priority)
         if timed is not UNSET:
-            variant._timed = bool(timed)
+            variant._timed = take_flag("timed", timed)
         if request_id is not UNSET:
             variant._request_id = take_request_id(request_id)
         return variant
@@ -74,18 +74,6 @@ class BaseClient:
     def _training(self, kwargs: dict[str, Any]) -> Content:
         """A train that may be sent again: whoever gets it twice knows it by its id."""
         return Content(self.version, kwargs, self._priority, self._timed, self._request_id or uuid4().hex)
-
-
-def addresses(address: str | Sequence[str]) -> list[str]:
-    """Each of one or several addresses, once.
-
-    Raises:
-        ConfigError: One is none, or there is none at all.
-    """
-    several: list[Any] = list(address) if isinstance(address, (list, tuple)) else [address]
-    if not several:
-        raise ConfigError(["the list of addresses is empty; name a server, as in localhost:50051"])
-    return list(dict.fromkeys(check_address(one) for one in several))
 
 
 def only(connections: Sequence[C]) -> C:

@@ -8,13 +8,25 @@ knows it; and what is asked about a job. ``initialize`` is sent once, whatever h
 from __future__ import annotations
 
 import math
+import operator
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from aipod.codec import MAX_WHOLE_BYTES, Lend, Limits, Message, Room, check_whole, encode_call, read_reply
-from aipod.errors import AipodError, BadVersionName, InvalidArgument, SerializationError, Unavailable
+from aipod.codec.dtypes import MAX_DIMENSIONS, DType, describe
+from aipod.config import check_address
+from aipod.errors import (
+    AipodError,
+    BadVersionName,
+    ConfigError,
+    InvalidArgument,
+    SerializationError,
+    Unavailable,
+)
 from aipod.rpc.keepalive import PING_SECONDS, client_options
 from aipod.rpc.v1 import model_pb2
 
@@ -31,11 +43,15 @@ __all__ = [
     "channel_options",
     "decode",
     "raising",
+    "take_addresses",
     "take_bytes",
+    "take_dtype",
+    "take_flag",
     "take_ping",
     "take_priority",
     "take_request_id",
     "take_retry",
+    "take_shape",
     "take_timeout",
     "take_version",
 ]
@@ -225,6 +241,18 @@ def _timings(data: memoryview | None) -> Timings:
     return Timings(*(getattr(sent, name) for name in Timings._fields))
 
 
+def take_addresses(address: str | Sequence[str]) -> list[str]:
+    """Each of one or several addresses, once.
+
+    Raises:
+        ConfigError: One is none, or there is none at all.
+    """
+    several: list[Any] = list(address) if isinstance(address, (list, tuple)) else [address]
+    if not several:
+        raise ConfigError(["the list of addresses is empty; name a server, as in localhost:50051"])
+    return list(dict.fromkeys(check_address(one) for one in several))
+
+
 def take_timeout(timeout: object) -> float | None:
     """Seconds, None for ever.
 
@@ -282,6 +310,17 @@ def take_request_id(request_id: object) -> str:
     raise InvalidArgument(f"request_id is {_shown(request_id)}; give {allowed}, or None for one of its own")
 
 
+def take_flag(name: str, value: object) -> bool:
+    """Yes or no, and no text that says so.
+
+    Raises:
+        InvalidArgument: It is neither.
+    """
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise InvalidArgument(f"{name} is {_shown(value)}; give True or False")
+
+
 def take_ping(seconds: object) -> float:
     """Seconds between two pings while a call runs.
 
@@ -304,6 +343,37 @@ def take_bytes(size: object) -> int:
         return size
     allowed = f"from {_LEAST_BYTES} to {_MOST_BYTES}"
     raise InvalidArgument(f"max_message_bytes is {_shown(size)}; give a whole number of bytes {allowed}")
+
+
+def take_shape(shape: object) -> tuple[int, ...]:
+    """The lengths of an array's axes; a number is that of a single one.
+
+    Raises:
+        InvalidArgument: It is no shape.
+    """
+    try:
+        axes = tuple(map(operator.index, shape if isinstance(shape, Iterable) else (shape,)))
+    except TypeError:
+        axes = (-1,)
+    if len(axes) <= MAX_DIMENSIONS and all(length >= 0 for length in axes):
+        return axes
+    allowed = f"a whole number, or a tuple of {MAX_DIMENSIONS} at most, none below 0"
+    raise InvalidArgument(f"shape is {_shown(shape)}; give {allowed}")
+
+
+def take_dtype(dtype: Any) -> DType:
+    """A dtype whose arrays can travel.
+
+    Raises:
+        InvalidArgument: It is none. In shared memory, which holds whatever it held before, an array of Python objects
+            would be one of wild pointers.
+    """
+    try:
+        kind: DType = np.dtype(dtype)
+        describe(kind)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"dtype is {_shown(dtype)}; give one that can travel ({error})") from None
+    return kind
 
 
 def take_version(version: object) -> str:

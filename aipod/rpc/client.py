@@ -11,7 +11,6 @@ Every keyword belongs to the model; what is meant for AIPOD goes through ``optio
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property, partial
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 from aipod.errors import AipodError
 from aipod.rpc.admin_client import Admin
 from aipod.rpc.async_client import AsyncAIClient
-from aipod.rpc.base_client import CONNECT_SECONDS, UNSET, BaseClient, addresses, only
+from aipod.rpc.base_client import CONNECT_SECONDS, UNSET, BaseClient, only
 from aipod.rpc.calls import (
     MAX_MESSAGE_BYTES,
     Attempts,
@@ -33,8 +32,12 @@ from aipod.rpc.calls import (
     Timings,
     channel_options,
     decode,
+    take_addresses,
     take_bytes,
+    take_dtype,
+    take_flag,
     take_ping,
+    take_shape,
 )
 from aipod.rpc.connection import Connection
 from aipod.rpc.job_calls import JobInfo, JobRequests
@@ -83,7 +86,10 @@ class AIClient(BaseClient):
     ) -> None:
         self._set_up(version, timeout)
         options = channel_options(take_ping(ping_seconds), take_bytes(max_message_bytes))
-        connections = [Connection(one, options, max_message_bytes, trunk, shared_memory) for one in addresses(address)]
+        trunk, shared_memory = take_flag("trunk", trunk), take_flag("shared_memory", shared_memory)
+        connections = [
+            Connection(one, options, max_message_bytes, trunk, shared_memory) for one in take_addresses(address)
+        ]
         self._connections = connections
         self._route: Connection | Route = Route(connections) if len(connections) > 1 else connections[0]
         self._submitter = Submitter(self._route)
@@ -219,7 +225,7 @@ class AIClient(BaseClient):
             in_flight: How many calls may be on their way at a time.
 
         Raises:
-            InvalidArgument: ``in_flight`` makes no sense.
+            InvalidArgument: ``in_flight`` makes no sense, or an input is no dictionary.
         """
         return mapped(self.submit, inputs, take_in_flight(in_flight))
 
@@ -228,13 +234,16 @@ class AIClient(BaseClient):
 
         Where the server is on the same host it lies in memory that both share, and a call that has it among its
         arguments copies nothing: do not write to it before the call is answered. Elsewhere it is an ordinary array.
+
+        Raises:
+            InvalidArgument: There is no array of that shape or dtype, or it could not travel.
         """
-        lengths = (shape,) if isinstance(shape, int) else tuple(shape)
+        lengths, kind = take_shape(shape), take_dtype(dtype)
         for connection in self._connections:
-            array = connection.empty(lengths, dtype) if connection.connect(CONNECT_SECONDS) else None
+            array = connection.empty(lengths, kind) if connection.connect(CONNECT_SECONDS) else None
             if array is not None:
                 return array
-        return np.empty(lengths, dtype)
+        return np.empty(lengths, kind)
 
     def connect(self, timeout: float = CONNECT_SECONDS) -> bool:
         """Connect now and not with the first calls; says whether calls travel together from here on.
@@ -262,5 +271,5 @@ class AIClient(BaseClient):
                 return decode(self._route.call(method, content, timeout), self._timed)
             except AipodError as error:
                 pause = attempts.pause(error)
-            time.sleep(pause)
+            self._route.pause(pause)
             timeout = attempts.timeout()

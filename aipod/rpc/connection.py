@@ -7,6 +7,7 @@ goes by a trunk where one is up, and unary otherwise; it is sent once, whichever
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
 import threading
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aipod.codec import MAX_WHOLE_BYTES
+from aipod.codec.dtypes import DType
 from aipod.errors import AipodError, InvalidArgument, Unavailable
 from aipod.rpc.calls import ClientClosed, Content
 from aipod.rpc.methods import FOLLOW, MODEL_METHODS
@@ -45,6 +47,8 @@ _abandoned: list[Any] = []
 _BY_TRUNK = frozenset({"predict", "log"})
 # How long a call waits for the trunk that it needs.
 _TRUNK_SECONDS = 1.0
+# Asks for nothing that could do harm. What is answered does not matter.
+_HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 # Streams to a name that may stand for several servers.
 _SPREAD = 4
 # Calls, and streams, go to all the servers of a name in turn.
@@ -133,15 +137,14 @@ class BaseConnection:
         call: Any = failure
         return error_of_rpc(call.code(), call.details(), trailing_of(call.trailing_metadata()), self.address)
 
-    def empty(self, shape: Shape, dtype: object) -> NDArray[Any] | None:
+    def empty(self, shape: Shape, dtype: DType) -> NDArray[Any] | None:
         """An array in memory that is shared with the server; None if there is no such memory, or no room in it."""
         trunk = self._trunks.take(time.monotonic()) if self._trunks is not None and self._shares else None
         link = trunk.neighbour.wait() if trunk is not None else None
         if link is None:
             return None
-        kind = np.dtype(dtype)  # type: ignore[call-overload]
-        memory = link.arena.reserve(math.prod(shape) * kind.itemsize)
-        return np.ndarray(shape, kind, memory) if memory is not None else None
+        memory = link.arena.reserve(math.prod(shape) * dtype.itemsize)
+        return np.ndarray(shape, dtype, memory) if memory is not None else None
 
     def _trunk(self, method: str) -> Trunk | None:
         """The trunk for a call, if there is one up."""
@@ -287,6 +290,17 @@ class Connection(BaseConnection):
         channel = self._shut()
         if channel is not None:
             channel.close()
+
+    def pause(self, seconds: float) -> None:
+        """Wait before another try, and have the channel see meanwhile if the server is back.
+
+        Older versions of gRPC, 1.74 still, look after a connection only while some call waits, and those that find no
+        server do not: it could take 20 seconds, and all tries, to see one that was there. So a call waits for it here.
+        """
+        end = time.monotonic() + seconds
+        with contextlib.suppress(AipodError, *FAILURES):
+            self.stub(_HEALTH_CHECK)(b"", timeout=seconds, wait_for_ready=True)
+        time.sleep(max(0.0, end - time.monotonic()))
 
     def _here(self) -> object:
         return _Process.this

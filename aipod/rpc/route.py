@@ -74,6 +74,10 @@ class Route(_Route[Connection]):
         """As :meth:`Connection.send`."""
         return self.order()[0].send(method, content, deadline, waiter)
 
+    def pause(self, seconds: float) -> None:
+        """As :meth:`Connection.pause`, with each of them in its turn."""
+        self.order()[0].pause(seconds)
+
     def connect(self, timeout: float) -> bool:
         """Have trunks to all of them."""
         deadline = time.monotonic() + timeout

@@ -118,9 +118,10 @@ def _of_grpc(code: grpc.StatusCode, details: str, address: str) -> AipodError:
 
 
 def _bare(details: str) -> str:
-    """Without what newer versions of gRPC wrap around a reason."""
+    """A reason without what newer versions of gRPC put around it, be they on this side or on the other."""
     wrapped = details.startswith(_WRAP) and details.endswith(")")
-    return details[len(_WRAP) : -1] if wrapped else details
+    bare = details[len(_WRAP) : -1] if wrapped else details
+    return bare.removeprefix("CLIENT: ").removeprefix("SERVER: ")
 
 
 # What gRPC says of a connection that never came to be: the request was not sent.

@@ -16,7 +16,7 @@ from aipod.rpc.deadlines import Deadlines
 from aipod.rpc.trunk.request import Reply, Request, Waiter
 from aipod.rpc.trunk.trunk import Trunk
 
-__all__ = ["Submitter", "mapped", "take_in_flight"]
+__all__ = ["Submitter", "mapped", "take_in_flight", "take_input"]
 
 # For calls that cannot go by a trunk: each holds a thread while it is on its way.
 _THREADS = 32
@@ -176,7 +176,7 @@ def mapped(submit: Callable[..., Future[Any]], inputs: Iterable[Mapping[str, Any
     waiting: deque[Future[Any]] = deque()
     try:
         for kwargs in inputs:
-            waiting.append(submit(**kwargs))
+            waiting.append(submit(**take_input(kwargs)))
             if len(waiting) >= in_flight:
                 yield waiting.popleft().result()
         while waiting:
@@ -195,3 +195,14 @@ def take_in_flight(number: object) -> int:
     if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= _MOST_IN_FLIGHT:
         return number
     raise InvalidArgument(f"in_flight is {number!r}; give a whole number from 1 to {_MOST_IN_FLIGHT}")
+
+
+def take_input(one: object) -> Mapping[str, Any]:
+    """The keyword arguments of one call.
+
+    Raises:
+        InvalidArgument: They are none: a dictionary was given, perhaps, where an iterable of such was meant.
+    """
+    if isinstance(one, Mapping):
+        return one
+    raise InvalidArgument(f"an input of map is of type {type(one).__name__}; give a dictionary for each call")

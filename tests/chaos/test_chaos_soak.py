@@ -164,7 +164,8 @@ def assert_quiet(server: Served) -> None:
         assert 0 <= statistics.pool.size <= 1
         assert statistics.pool.loads > len(VERSIONS)
         assert statistics.pool.load_failures == 0
-        assert all(number >= 0 for lane in statistics.lanes for number in lane[2:])
+        assert all(number >= 0 for lane in statistics.lanes for number in lane[2:-1])
+        assert all(lane.batches is None for lane in statistics.lanes)
         try:
             client.predict()
         except AipodError as error:

@@ -67,9 +67,17 @@ def test_a_sweep_measures_more_and_more_callers_and_draws_them(aipod: Run, addre
 
 
 def test_a_picture_that_cannot_be_written_is_an_error(aipod: Run, address: str, tmp_path: Path) -> None:
-    done = aipod("bench", address, "--callers", "1", "--seconds", "0.1", "--sweep", str(tmp_path / "no" / "load.png"))
+    file = tmp_path / ("a" * 300)
+    done = aipod("bench", address, "--callers", "1", "--seconds", "0.1", "--sweep", str(file))
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
+
+
+def test_where_a_picture_has_no_directory_nothing_is_measured(aipod: Run, address: str, tmp_path: Path) -> None:
+    done = aipod("bench", address, "--callers", "1", "--sweep", str(tmp_path / "no" / "load.png"))
+    assert done.returncode == 2 and done.stdout == ""
+    assert "cannot be written: there is no directory" in done.stderr
+    assert Half.calls == 0
 
 
 def test_what_the_first_call_fails_with_is_said_and_nothing_is_measured(aipod: Run, address: str) -> None:
@@ -84,6 +92,8 @@ def test_what_the_first_call_fails_with_is_said_and_nothing_is_measured(aipod: R
         (["nowhere"], "nowhere"),
         (["localhost:1", "--callers", "0"], "--callers"),
         (["localhost:1", "--seconds", "0"], "--seconds"),
+        (["localhost:1", "--seconds", "nan"], "nan is no number of seconds"),
+        (["localhost:1", "--seconds", "inf"], "inf is no number of seconds"),
         (["localhost:1", "--json", "[]"], "it has to be an object"),
     ],
 )

@@ -25,6 +25,7 @@ from aipod.errors import (
 )
 from aipod.model import AIModelBase, current_call
 from aipod.rpc.client import AIClient, AsyncAIClient, Timed
+from aipod.rpc.connection import Connection
 from aipod.rpc.server import Server
 
 
@@ -32,6 +33,9 @@ class Worker(AIModelBase):
     gate: ClassVar[threading.Event]
     order: ClassVar[list[Any]]
     left: ClassVar[list[Any]]
+
+    def train(self) -> None:
+        """Publish what there is."""
 
     def predict(self, x: Any = None, do: str = "") -> Any:
         if do == "wait":
@@ -143,6 +147,18 @@ class TestMap:
         assert len(taken) <= 7
         results.close()
 
+    @pytest.mark.parametrize("inputs", [{"x": 1}, [{"x": 1}, 5], ["x"]])
+    def test_an_input_that_is_no_dictionary_is_refused(self, client: AIClient, inputs: Any) -> None:
+        with pytest.raises(InvalidArgument, match=r"an input of map is of type (str|int); give a dictionary"):
+            list(client.map(inputs))
+
+        async def main() -> None:
+            async with AsyncAIClient(client.address) as other:
+                with pytest.raises(InvalidArgument, match=r"an input of map is of type (str|int)"):
+                    [answer async for answer in other.map(inputs)]
+
+        asyncio.run(main())
+
     def test_the_first_failure_ends_it(self, client: AIClient) -> None:
         results = client.map([{"x": 1}, {"do": "fail"}, {"x": 2}])
         assert next(results) == 1
@@ -195,6 +211,13 @@ class TestOptions:
         lane = client.admin.statistics().lanes[0]
         assert lane.run_seconds > 0 and lane.queue_seconds > 0 and lane.batches is None
 
+    @pytest.mark.parametrize("method", ["initialize", "train", "log"])
+    def test_timings_of_what_is_no_predict_add_up_too(self, client: AIClient, method: str) -> None:
+        client.initialize()
+        timings = getattr(client.options(timed=True), method)().timings
+        parts = timings.queue + timings.decode + timings.predict + timings.encode
+        assert timings.predict > 0 and parts == pytest.approx(timings.total)
+
 
 def test_timings_and_statistics_of_a_batch(
     server_of: Callable[..., Server], client_of: Callable[..., AIClient]
@@ -246,11 +269,11 @@ class TestSeveralServers:
 
 
 def test_a_closed_client_says_so_and_does_not_try_again(client: AIClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def sleep(seconds: float) -> None:
+    def sleep(self: Connection, seconds: float) -> None:
         raise AssertionError("it waits for something")
 
     client.close()
-    monkeypatch.setattr("aipod.rpc.client.time.sleep", sleep)
+    monkeypatch.setattr(Connection, "pause", sleep)
     with pytest.raises(AipodError, match="this client was closed"):
         client.predict()
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from aipod.errors import InvalidArgument
 from aipod.rpc.calls import take_bytes, take_ping
+from aipod.rpc.client import AIClient, AsyncAIClient
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,13 @@ def test_a_value_that_grpc_would_choke_on_is_refused_with_its_name(
         with pytest.raises(InvalidArgument, match=sentence) as refusal:
             take(value)
         assert len(str(refusal.value)) < 200
+
+
+@pytest.mark.parametrize("client", [AIClient, AsyncAIClient])
+@pytest.mark.parametrize("value", ["no", "", 1, 0, None])
+def test_a_flag_that_is_neither_true_nor_false_is_refused(client: type[AIClient | AsyncAIClient], value: Any) -> None:
+    for name in ("trunk", "shared_memory"):
+        with pytest.raises(InvalidArgument, match=f"^{name} is .*; give True or False$"):
+            client("localhost:1", **{name: value})
+    with pytest.raises(InvalidArgument, match=r"^timed is .*; give True or False$"):
+        client("localhost:1").options(timed=value)

@@ -8,10 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from waiting import BOUND, eventually
 
 from aipod.errors import ConfigError, DeadlineExceeded, TrainingFailed, Unavailable
 from aipod.rpc.client import AIClient
+from aipod.rpc.connection import Connection
 from aipod.rpc.server import Server
 
 SERVE = """
@@ -320,3 +322,22 @@ def test_two_servers_on_one_data_path_share_its_revisions(process_of, tmp_path):
         assert writer.train() == "trained"
         assert reader.predict() == "done"
         assert [one.number for one in reader.admin.versions()[0].revisions] == [1, 2]
+
+
+def test_between_two_tries_a_call_waits_for_the_server(client_of, monkeypatch):
+    # Without it older versions of gRPC do not see that a server is back; make test-grpcio has those.
+    client = client_of(f"127.0.0.1:{free_port()}", trunk=False)
+    stub, calls = Connection.stub, []
+
+    def recorded(self, method):
+        def call(message, **options):
+            calls.append((method, options.get("wait_for_ready", False)))
+            return stub(self, method)(message, **options)
+
+        return call
+
+    monkeypatch.setattr(Connection, "stub", recorded)
+    with pytest.raises(Unavailable, match="there is no server"):
+        client.options(retry=2).predict()
+    tries = [("/aipod.v1.Model/Predict", False), ("/grpc.health.v1.Health/Check", True)]
+    assert calls == [*tries, *tries, tries[0]]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from waiting import BOUND, eventually
 
-from aipod.errors import AipodError, ModelError
+from aipod.errors import AipodError, InvalidArgument, ModelError
 from aipod.model import AIModelBase
 from aipod.rpc.client import AIClient, AsyncAIClient
 from aipod.rpc.server import Server
@@ -133,6 +133,26 @@ def test_an_array_of_the_clients_own_is_lent_where_it_lies(client: AIClient) -> 
     assert link.arena.statistics()["backed_bytes"] == backed
     del array, part
     eventually(lambda: lent(client) == 0 and link.arena.statistics()["used_bytes"] == 0)
+
+
+BAD_SHAPES = [-1, (2, -3), 1.5, (1.5,), "3", None, {"a": 1}, (1,) * 65]
+BAD_DTYPES = [object, "O", [("a", "i4"), ("b", object)], "nonsense", 5, "U0"]
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_an_array_that_there_cannot_be_is_refused(
+    server: Server, client_of: Callable[..., AIClient], shares: bool
+) -> None:
+    client = client_of(server, shared_memory=shares)
+    for shape in BAD_SHAPES:
+        with pytest.raises(InvalidArgument, match=r"^shape is .*; give a whole number"):
+            client.empty(shape)  # type: ignore[arg-type]
+    # What was in that memory before would be taken for their addresses.
+    for dtype in BAD_DTYPES:
+        with pytest.raises(InvalidArgument, match=r"^dtype is .*; give one that can travel"):
+            client.empty(2, dtype)
+    shapes = [client.empty(shape).shape for shape in (3, np.int64(3), [2, 3], np.array([2, 3]), (), 0)]
+    assert shapes == [(3,), (3,), (2, 3), (2, 3), (), (0,)]
 
 
 def test_truths_and_texts_that_are_shared_arrive_as_they_are(client: AIClient) -> None:

@@ -480,7 +480,7 @@ CASES: dict[str, Case] = {
     "a large result too large for the client": Case(
         asks(),
         Overloaded,
-        rf"CLIENT: Received message larger than max \(2\d{{6}} vs\. {MIB}\); send or ask for less at once, or raise"
+        rf"Received message larger than max \(2\d{{6}} vs\. {MIB}\); send or ask for less at once, or raise"
         " AIPOD_MAX_MESSAGE_BYTES of the server and max_message_bytes of the client",
         model=gives("a" * 2 * MIB),
         client={"max_message_bytes": MIB},
@@ -488,7 +488,7 @@ CASES: dict[str, Case] = {
     "a small result too large for the client": Case(
         asks(),
         Overloaded,
-        r"CLIENT: Received message larger than max \(3\d{3} vs\. 2048\); send or ask for less at once, or raise"
+        r"Received message larger than max \(3\d{3} vs\. 2048\); send or ask for less at once, or raise"
         " AIPOD_MAX_MESSAGE_BYTES of the server and max_message_bytes of the client",
         model=gives("a" * 3000),
         client={"max_message_bytes": 2048},
@@ -507,7 +507,7 @@ CASES: dict[str, Case] = {
     "a request too large": Case(
         asks(binary_data=bytes(2 * MIB)),
         Overloaded,
-        rf"SERVER: Received message larger than max \(2\d{{6}} vs\. {MIB}\); send or ask for less at once, or raise"
+        rf"Received message larger than max \(2\d{{6}} vs\. {MIB}\); send or ask for less at once, or raise"
         " AIPOD_MAX_MESSAGE_BYTES of the server and max_message_bytes of the client",
         server={"max_message_bytes": MIB, "max_kwargs_bytes": 1000},
     ),

@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import logging
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,19 @@ __all__ = ["bench"]
 _MOST_CALLERS = 10_000
 
 
+def _finite(ctx: click.Context, parameter: click.Parameter, seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise click.BadParameter(f"{seconds} is no number of seconds.")
+    return seconds
+
+
+def _writable(ctx: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
+    """Before anything is measured: afterwards the minutes that it took would be lost."""
+    if file is not None and not file.parent.is_dir():
+        raise click.BadParameter(f"{str(file)!r} cannot be written: there is no directory {str(file.parent)!r}.")
+    return file
+
+
 @click.command()
 @click.argument("address")
 @click.option("-v", "--version", default="default", show_default=True, help="The version, or an alias.")
@@ -38,6 +52,7 @@ _MOST_CALLERS = 10_000
     type=click.FloatRange(min=0, min_open=True),
     default=10.0,
     show_default=True,
+    callback=_finite,
     help="How long; with --sweep each step.",
 )
 @click.option("--threads", is_flag=True, help="Callers are threads, not coroutines.")
@@ -47,6 +62,7 @@ _MOST_CALLERS = 10_000
     "--sweep",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.png",
+    callback=_writable,
     help="Measure with 1, 2, 4, ... callers, and draw latency against load.",
 )
 @click.option("--as-json", is_flag=True, help="Print the figures as JSON.")

@@ -69,8 +69,14 @@ class Neighbour:
     def _go(self) -> None:
         with self._lock:
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._connect, name="aipod-neighbour", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._connect, name="aipod-neighbour", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:
+                    # No thread can begin: there are too many, or the program is at its end.
+                    return
+                # Only now: who sees it waits for it, and who does not comes here and waits for the lock.
+                self._thread = thread
 
     def _connect(self) -> None:
         invited = self._invited
