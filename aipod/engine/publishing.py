@@ -7,6 +7,7 @@ data path. The caller may go away meanwhile: the run goes on, and what it publis
 from __future__ import annotations
 
 import logging
+import time
 
 from aipod.engine.call import Call
 from aipod.engine.invoke import error_of
