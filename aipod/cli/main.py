@@ -15,15 +15,36 @@ import click
 
 import aipod
 from aipod.cli.bench import bench
+from aipod.cli.cancel import cancel
 from aipod.cli.debug import debug, wanted
+from aipod.cli.diff import diff
+from aipod.cli.jobs import jobs
+from aipod.cli.log import log
 from aipod.cli.predict import predict
+from aipod.cli.revisions import revisions
+from aipod.cli.rollback import rollback
 from aipod.cli.serve import serve
+from aipod.cli.stop import stop
 from aipod.cli.stream import stream
+from aipod.cli.train import train
 from aipod.errors import AipodError, ConfigError
 
 __all__ = ["main"]
 
-COMMANDS: Sequence[click.Command] = (serve, predict, bench, stream)
+COMMANDS: Sequence[click.Command] = (
+    serve,
+    predict,
+    train,
+    jobs,
+    log,
+    cancel,
+    stop,
+    revisions,
+    rollback,
+    diff,
+    bench,
+    stream,
+)
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -56,6 +77,8 @@ def program(ctx: click.Context) -> None:
     \b
       aipod serve model:Digits
       aipod predict --version v1 --array images=images.npy
+      aipod train --version v1 --json '{"epochs": 20}'
+      aipod jobs
       aipod bench localhost:50051 --json '{"text": "hello"}'
       aipod stream run tasks.toml
 
@@ -65,8 +88,9 @@ def program(ctx: click.Context) -> None:
     \b
     Exit codes:
       0   it went well; a server was told to end, and did
-      1   a call failed, or a server cannot start: its port is taken, say
+      1   a call or a training failed, or a server cannot start: its port is taken, say
       2   the command line or a setting makes no sense
+      130 Ctrl-C
     """
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())

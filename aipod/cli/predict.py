@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 from typing import Any
 
 import click
 
 from aipod.cli.arguments import call_arguments
+from aipod.cli.client import address_option, connected
 from aipod.cli.json_text import to_json
-from aipod.config import Flagged, Settings
-from aipod.rpc.client import AIClient
 
 __all__ = ["predict"]
 
 
 @click.command()
-@click.option("-a", "--address", metavar="HOST:PORT", help="The server (AIPOD_ADDRESS, localhost:50051).")
+@address_option
 @click.option("-v", "--version", default="default", show_default=True, help="The version, or an alias.")
 @call_arguments
 @click.option(
@@ -38,9 +35,7 @@ def predict(address: str | None, version: str, kwargs: dict[str, Any], timeout: 
     In the output arrays are lists, bytes are {"base64": "..."}, and times are text in ISO 8601. Numbers that JSON
     lacks are written NaN, Infinity and -Infinity, as Python reads them; complex ones are [real, imaginary].
     """
-    logging.basicConfig(format="aipod: %(message)s", stream=sys.stderr)
-    settings = Settings.load(address=Flagged("--address", address) if address is not None else None)
-    with AIClient(settings.address, version, timeout, max_message_bytes=settings.max_message_bytes) as client:
-        result = client.predict(**kwargs)
+    with connected(address, version) as client:
+        result = client.options(timeout=timeout).predict(**kwargs)
     # As bytes: JSON is UTF-8 whatever the locale says.
     click.echo(to_json(result).encode())

@@ -133,15 +133,23 @@ class Following:
         after: The ``seq`` of the last record that is known.
         once: Whether to end with what is there now.
         records: Whether there is any interest in them.
+        on_state: Called with how the job stands, before the records that came with it.
     """
 
     def __init__(
-        self, job_id: str, timeout: float | None, after: int = 0, once: bool = False, records: bool = True
+        self,
+        job_id: str,
+        timeout: float | None,
+        after: int = 0,
+        once: bool = False,
+        records: bool = True,
+        on_state: Callable[[JobInfo], object] = lambda info: None,
     ) -> None:
         self._id = job_id
         self._after = _after(after)
         self._once = once
         self._records = records
+        self._on_state = on_state
         self._attempts = Attempts("job", timeout, 1)
         self._attempts.insist()
         self._is_lost = False
@@ -172,6 +180,9 @@ class Following:
         self._is_lost = False
         if reply.HasField("job"):
             self.info = _info(reply.job)
+        if self.info is not None:
+            self.info = self.info._replace(heartbeat=reply.heartbeat or self.info.heartbeat)
+            self._on_state(self.info)
         new = [record for record in map(_object, reply.records) if record.get("seq", 0) > self._after]
         if new:
             self._after = new[-1]["seq"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import aclosing, closing
 from typing import Any, TypeVar
 
@@ -79,13 +79,17 @@ class TrainingJob:
         """
         return ask(self._connection, JobRequests.get(self.id))
 
-    def logs(self, follow: bool = False, after: int = 0) -> Iterator[Record]:
+    def logs(
+        self, follow: bool = False, after: int = 0, on_state: Callable[[JobInfo], object] = lambda info: None
+    ) -> Iterator[Record]:
         """Its records in order, each once: those that are there, or with ``follow`` all until it has ended.
 
         Args:
             after: The ``seq`` of the last record that is known already.
+            on_state: Called with how it stands: at first, when that changes, and every few seconds, by whoever takes
+                the records.
         """
-        return self._follow(Following(self.id, None, after, once=not follow))
+        return self._follow(Following(self.id, None, after, once=not follow, on_state=on_state))
 
     def output(self) -> str:
         """What the model printed, as far as it was kept."""
@@ -173,8 +177,10 @@ class AsyncTrainingJob:
     async def info(self) -> JobInfo:
         return await async_ask(self._connection, JobRequests.get(self.id))
 
-    def logs(self, follow: bool = False, after: int = 0) -> AsyncIterator[Record]:
-        return self._follow(Following(self.id, None, after, once=not follow))
+    def logs(
+        self, follow: bool = False, after: int = 0, on_state: Callable[[JobInfo], object] = lambda info: None
+    ) -> AsyncIterator[Record]:
+        return self._follow(Following(self.id, None, after, once=not follow, on_state=on_state))
 
     async def output(self) -> str:
         return await async_ask(self._connection, JobRequests.output(self.id))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import pty
 import re
 import secrets
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +21,7 @@ import cli_streams
 import pytest
 
 from aipod.cli.main import main
+from aipod.rpc.client import AIClient
 from aipod.stream.dev import DevServer
 
 ROOT = Path(__file__).parents[2]
@@ -35,9 +40,36 @@ class Whisper(Shout):
 NUMBER = 3
 """
 
+TRAINEE = """
+import time
+from pathlib import Path
+
+from aipod.model import AIModelBase
+
+
+class Trainee(AIModelBase):
+    def train(self, epochs=4, gate=None, say=None, fail=None, binary_data=None, **others):
+        print("lesson one", flush=True)
+        for epoch in range(1, epochs + 1):
+            data = {"epoch": epoch, "accuracy": 1 - 1 / epoch}
+            self.training_log.append(progress=100 * epoch / epochs, stage="fitting", data=data, message=say)
+            while gate and not (Path(gate).exists() or self.cancelled or self.stopping):
+                time.sleep(0.01)
+            if self.stopping:
+                break
+        if fail:
+            raise ValueError(fail)
+        (self.model_dir() / "epochs").write_text(str(epoch))
+        return {"accuracy": 1 - 1 / epoch, "epochs": epoch, "stopped": self.stopping, "binary": binary_data, **others}
+
+    def predict(self):
+        return int((self.model_dir() / "epochs").read_text())
+"""
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Refused = Callable[..., str]
 Start = Callable[..., "subprocess.Popen[str]"]
+OnTerminal = Callable[..., "tuple[subprocess.Popen[str], Callable[[], str]]"]
 
 
 @pytest.fixture
@@ -87,6 +119,30 @@ def refused(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             del sys.modules[name]
 
 
+@pytest.fixture(scope="session")
+def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server, a process of its own, that trains; a version for each test."""
+    directory = tmp_path_factory.mktemp("school")
+    (directory / "trainee.py").write_text(TRAINEE)
+    with subprocess.Popen(
+        [*COMMAND, "serve", "trainee:Trainee", "--port", "0", "--host", "127.0.0.1", "--set", "train_max_jobs=8"],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().split()[-1]
+        server.kill()
+
+
+@pytest.fixture
+def pupil(school: str) -> Iterator[AIClient]:
+    """A client for a version that nothing has been done with."""
+    with AIClient(school, version=f"v{secrets.token_hex(4)}") as client:
+        yield client
+
+
 @pytest.fixture
 def start(desk: Path) -> Iterator[Start]:
     """Start the command and leave it running; it is killed after the test, if it still runs by then."""
@@ -100,6 +156,37 @@ def start(desk: Path) -> Iterator[Start]:
             return process
 
         yield start
+
+
+@pytest.fixture
+def on_terminal(desk: Path) -> Iterator[OnTerminal]:
+    """Start the command with a terminal for its stderr; gives the process, and what reads the terminal's screen."""
+    with ExitStack() as stack:
+
+        def start(
+            *arguments: str, columns: int = 100, **variables: str
+        ) -> tuple[subprocess.Popen[str], Callable[[], str]]:
+            ours, theirs = pty.openpty()
+            stack.callback(os.close, ours)
+            try:
+                fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+                options = {**_process(desk, {"TERM": "xterm", **variables}), "stderr": theirs}
+                process = subprocess.Popen([*COMMAND, *arguments], **options, stdout=subprocess.PIPE)
+            finally:
+                os.close(theirs)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process, lambda: _read_terminal(ours)
+
+        yield start
+
+
+def _read_terminal(descriptor: int) -> str:
+    """What comes next; nothing more once the command has ended."""
+    try:
+        return os.read(descriptor, 65536).decode()
+    except OSError:
+        return ""
 
 
 def _process(desk: Path, variables: dict[str, str]) -> dict[str, Any]:
