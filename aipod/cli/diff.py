@@ -54,8 +54,7 @@ def diff(one: int, other: int, address: str | None, version: str, as_json: bool)
 def _pick(found: Mapping[int, RevisionInfo], wanted: int, version: str) -> RevisionInfo:
     if wanted in found:
         return found[wanted]
-    there = f"it has {', '.join(map(str, found))}" if found else "it has none"
-    raise InvalidArgument(f"version {version!r} has no revision {wanted}; {there}")
+    raise InvalidArgument(f"version {version!r} has no revision {wanted}; it has {', '.join(map(str, found))}")
 
 
 def _differences(one: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> Pairs:

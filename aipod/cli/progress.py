@@ -64,16 +64,16 @@ class Progress:
         return max(0.0, (100 - high) * (last - first) / (high - low) - (now - self._step_came))
 
     def line(self, now: float, columns: int) -> str:
-        """``[#####    ]  40%  fitting  epoch 8, accuracy 0.91  0:07, 0:10 left``, with no more than ``columns``."""
+        """``[#####    ]  40%  0:07, 0:10 left  fitting  epoch 8, accuracy 0.91``, in no more than ``columns``."""
         state = self._info.state if self._info is not None else "starting"
         progress = progress_of(self._record)
         done = "" if progress is None else "#" * int(_BAR * progress / 100)
         parts = [
             f"[{done:{_BAR}}] " + ("    " if progress is None else f"{progress:3.0f}%"),
             "" if state == "running" else state,
+            self._times(state, now),
             one_line(self._record.get("stage") or ""),
             metrics_text(self._record.get("data")),
-            self._times(state, now),
             one_line(self._record.get("message") or ""),
         ]
         return cut("  ".join(part for part in parts if part), columns)

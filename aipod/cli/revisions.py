@@ -35,7 +35,7 @@ def revisions(address: str | None, version: str, as_json: bool) -> None:
     if as_json:
         click.echo(to_json([one._asdict() for one in found]).encode())
     else:
-        click.echo(table(_HEAD, map(_row, found)) if found else f"version {version!r} has no revisions")
+        click.echo(table(_HEAD, map(_row, found)))
 
 
 def _row(one: RevisionInfo) -> tuple[str, ...]:

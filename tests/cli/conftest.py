@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import secrets
+import select
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from typing import Any
 
 import cli_streams
 import pytest
+from waiting import BOUND
 
 from aipod.cli.main import main
 from aipod.rpc.client import AIClient
@@ -183,6 +185,8 @@ def on_terminal(desk: Path) -> Iterator[OnTerminal]:
 
 def _read_terminal(descriptor: int) -> str:
     """What comes next; nothing more once the command has ended."""
+    ready, _, _ = select.select([descriptor], [], [], BOUND)
+    assert ready, "the terminal stays as it is"
     try:
         return os.read(descriptor, 65536).decode()
     except OSError:
