@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -74,6 +75,11 @@ class ServerProcess:
         """Send SIGTERM and return the exit code."""
         self._process.terminate()
         return self._process.wait()
+
+    def kill_children(self) -> None:
+        """Send SIGKILL to the processes that the server has started: a training, if one runs."""
+        for pid in children(self._process.pid):
+            os.kill(pid, signal.SIGKILL)
 
 
 class Reader:
@@ -176,21 +182,28 @@ class Traffic:
             self.failures.append(error)
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task")
+    if tasks.exists():
+        return [int(child) for task in tasks.iterdir() for child in (task / "children").read_text().split()]
+    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return [int(child) for child, parent in map(str.split, listing.splitlines()) if int(parent) == pid]
+
+
 def train(client: AIClient, epochs: int, margin: str) -> None:
-    """Train, and show what the log says meanwhile: a bar that grows on a terminal, else a line for each quarter."""
-    shown = -1
-    with ThreadPoolExecutor(1) as thread:
-        training: Future[Any] = thread.submit(client.train, epochs=epochs)
-        running = True
-        while running:
-            running = bool(wait([training], timeout=0.1).not_done)
-            for record in client.log()[-1:]:
-                progress, told = record["progress"], record["data"]
-                bar = f"[{'#' * int(BAR * progress / 100):{BAR}}] {progress:3.0f}%"
-                line = f"{margin}{bar}  epoch {told['epoch']:2}, accuracy {told['accuracy']:.3f} in training"
-                if sys.stdout.isatty():
-                    print(f"\r{line}", end="" if running else "\n", flush=True)
-                elif progress // 25 > shown:
-                    print(line, flush=True)
-                    shown = progress // 25
-        training.result()
+    """Train, and show what the job says meanwhile: a bar that grows on a terminal, else a line for each quarter."""
+    job = client.start_training(epochs=epochs)
+    live, shown = sys.stdout.isatty(), -1
+    for record in job.logs(follow=True):
+        progress, told = record["progress"], record["data"]
+        bar = f"[{'#' * int(BAR * progress / 100):{BAR}}] {progress:3.0f}%"
+        line = f"{margin}{bar}  epoch {told['epoch']:2}, accuracy {told['accuracy']:.3f} in training"
+        if live:
+            print(f"\r{line}", end="", flush=True)
+        elif progress // 25 > shown:
+            print(line, flush=True)
+            shown = progress // 25
+    if live:
+        print()
+    job.result()

@@ -1,4 +1,4 @@
-"""The life of a model behind AIPOD, on real data, in half a minute. ``make demo`` runs it.
+"""The life of a model behind AIPOD, on real data, in less than a minute. ``make demo`` runs it.
 
 It ends with 0 if every promise was kept.
 """
@@ -44,6 +44,8 @@ class Demo:
         self.retrain_under_load()
         self.swap_in_a_pool_of_one()
         self.roll_back()
+        self.cancel_a_training()
+        self.kill_a_training()
         self.ask_nonsense()
         self.small.close()
         self.large.close()
@@ -108,6 +110,35 @@ class Demo:
         say("rollback", f"small is revision {revision} again, accuracy {accuracy:.3f}")
         self.promise(accuracy == self.first_accuracy, "a rollback brings back what was")
 
+    def cancel_a_training(self) -> None:
+        before = self.revisions()
+        job = self.small.start_training(epochs=LONG)
+        next(job.logs(follow=True))
+        job.cancel()
+        info = job.wait()
+        say("cancel", f"small is trained again, and that is cancelled after its first epoch: the job is {info.state}")
+        self.promise(info.state == "cancelled", "a training that is cancelled ends so")
+        self.promise(self.revisions() == before, "a training that is cancelled publishes nothing")
+
+    def kill_a_training(self) -> None:
+        say("kill", f"small for {LONG} epochs once more, while {THREADS} threads go on asking it")
+        images, live = self.images[:50], self.live("small")
+        old = self.epochs_answering(), self.digits(self.small, images)
+        with Traffic(self.small, images, THREADS) as traffic:
+            job = self.small.start_training(epochs=LONG)
+            epoch = next(record["data"]["epoch"] for record in job.logs(follow=True) if record["progress"] > 20)
+            self.server.kill_children()
+            info = job.wait()
+        everything = [answer for answers in traffic.answers for answer in answers]
+        say("SIGKILL", f"the process that trains is gone after epoch {epoch}; the job is {info.state}:")
+        say("", info.reason)
+        others = len(everything) - everything.count(old)
+        say("", f"calls: {len(everything) + len(traffic.failures)}, failed calls: {len(traffic.failures)}")
+        say("", f"answered by revision {live}: {everything.count(old)}, by anything else: {others}")
+        self.promise(info.state == "failed" and "SIGKILL" in info.reason, "a training that is killed says by what")
+        self.promise(not traffic.failures and not others, "the old revision answers on, whatever becomes of a training")
+        self.promise(self.live("small") == live, "a training that is killed publishes nothing")
+
     def ask_nonsense(self) -> None:
         try:
             self.small.predict(images=np.zeros((3, 5)))
@@ -128,6 +159,12 @@ class Demo:
     def digits(self, client: AIClient, images: NDArray[Any]) -> list[int]:
         found: list[int] = client.predict(images=images)["digits"].tolist()
         return found
+
+    def epochs_answering(self) -> int:
+        return int(self.small.predict(images=self.images[:1])["epochs"])
+
+    def revisions(self) -> list[int]:
+        return [revision.number for revision in self.small.admin.revisions("small")]
 
     def live(self, version: str) -> int:
         return next(one.revision for one in self.small.admin.versions() if one.version == version)
