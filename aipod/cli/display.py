@@ -53,7 +53,7 @@ class Lines:
     """A line for each record, and for each change of its state."""
 
     def __init__(self) -> None:
-        self._state = ""
+        self._state = self._shown = ""
 
     def __enter__(self) -> Lines:
         return self
@@ -64,10 +64,13 @@ class Lines:
         pass
 
     def tell(self, info: JobInfo) -> None:
-        # The end comes with the last records, and before them; it is for whoever follows to say.
-        if info.state != self._state and not info.is_over:
-            click.echo(state_line(info), err=True)
+        # That it is queued is news when it stays so. The end is told with the last records, and before them: it is for
+        # whoever follows to say.
+        is_passing = info.is_over or (info.state == "queued" and self._state != "queued")
         self._state = info.state
+        if info.state != self._shown and not is_passing:
+            click.echo(state_line(info), err=True)
+            self._shown = info.state
 
     def add(self, record: Mapping[str, Any]) -> None:
         click.echo(record_line(record), err=True)

@@ -52,7 +52,9 @@ def test_a_training_goes_on_where_the_sigkill_of_its_server_has_interrupted_it(
 @pytest.fixture
 def spirals(tmp_path: Path) -> Iterator[Any]:
     """The torch model, in place, and its module."""
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
+    # Batches as small as these are slower when several cores share one.
+    torch.set_num_threads(1)
     spec = importlib.util.spec_from_file_location("torch_resume_example", HERE / "model.py")
     assert spec is not None
     assert spec.loader is not None
