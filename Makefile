@@ -12,7 +12,7 @@ help: ## say what there is (plain make does, too)
 
 venv: .venv/.made ## set up .venv with everything that development needs
 
-demo: venv ## serve, train, ask, retrain and swap a real model on real data; then a stream of it
+demo: venv ## serve, train, ask, retrain, swap and kill a real model on real data; then a stream of it
 	@$(BIN)/python examples/digits/demo.py
 	@$(BIN)/python examples/digits/streams.py
 
