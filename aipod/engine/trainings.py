@@ -117,7 +117,7 @@ class Trainings(Ledger):
             self._check_room()
             with ExitStack() as hold:
                 job_id = self._store.jobs.new_id(version)
-                hold.enter_context(self._store.writer(version, "train", job=job_id))
+                self._become_writer(version, job_id, hold)
                 own = self._store.jobs.start(
                     job_id,
                     state="queued",
@@ -228,6 +228,18 @@ class Trainings(Ledger):
         if not request_id:
             return None
         return next((job for job in self._store.jobs.of(version) if job.request_id == request_id), None)
+
+    def _become_writer(self, version: str, job_id: str, hold: ExitStack) -> None:
+        try:
+            hold.enter_context(self._store.writer(version, "train", job=job_id))
+        except TrainingInProgress as error:
+            # Whoever has seen the end of a job may start the next one at once.
+            before = error.job
+            if not self.get(before).is_over:
+                raise
+            with self._lock:
+                self._changed.wait_for(lambda: before not in self._held, _REAP_SECONDS)
+            hold.enter_context(self._store.writer(version, "train", job=job_id))
 
     def _check_room(self) -> None:
         with self._lock:

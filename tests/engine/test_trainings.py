@@ -351,3 +351,12 @@ def test_a_resumable_class_says_so_in_its_jobs(engine_with: Any, gate: Path) -> 
     assert job.resumable
     gate.touch()
     assert engine.trainings.wait(job.id, BOUND).resumable is False
+
+
+def test_whoever_sees_the_end_of_a_job_may_start_the_next_one_at_once(engine_of: Any) -> None:
+    engine = engine_of(Trained, train_isolation="thread")
+    for number in range(30):
+        job = engine.trainings.start("v", {"value": str(number)})
+        while not engine.trainings.get(job.id).is_over:
+            pass
+        assert state(engine, job.id) == "succeeded"
