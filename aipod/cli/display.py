@@ -19,18 +19,13 @@ from aipod.cli.progress import Progress
 from aipod.cli.records import record_line, state_line
 from aipod.rpc.client import JobInfo
 
-__all__ = ["ERASE", "Bar", "Display", "Lines", "is_live"]
+__all__ = ["ERASE", "Bar", "Display", "Lines"]
 
 # Back to the first column, and away with what stands there.
 ERASE = "\r\x1b[K"
 
 _TICK_SECONDS = 0.5
 _COLUMNS = 80
-
-
-def is_live() -> bool:
-    """Whether there is a terminal that can take back what it shows."""
-    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Display(Protocol):

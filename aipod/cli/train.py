@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 
 from aipod.cli.arguments import call_arguments
 from aipod.cli.client import address_option, command_line, connected, version_option
-from aipod.cli.display import ERASE, Bar, Display, Lines, is_live
+from aipod.cli.display import ERASE, Bar, Display, Lines
 from aipod.cli.json_text import to_json
 from aipod.cli.records import state_line
 from aipod.rpc.client import AIClient, TrainingJob
@@ -26,6 +27,7 @@ _INTERRUPTED = 130
 @call_arguments
 @click.option("--detach", is_flag=True, help="Print the job's id, and do not wait.")
 @click.option("--cancel-on-interrupt", is_flag=True, help="Have Ctrl-C cancel the training, not only leave it.")
+@click.option("--bar/--no-bar", default=None, help="A bar, or plain lines; else a bar where stderr is a terminal.")
 @click.option("--request-id", metavar="TEXT", help="Another train with the same one is the same job.")
 def train(
     address: str | None,
@@ -33,6 +35,7 @@ def train(
     kwargs: dict[str, Any],
     detach: bool,
     cancel_on_interrupt: bool,
+    bar: bool | None,
     request_id: str | None,
 ) -> None:
     """Train a version, show how far it is, and print what the model returns, as JSON.
@@ -57,7 +60,7 @@ def train(
       2    the command line or a setting makes no sense
       130  Ctrl-C: it goes on, or was cancelled if that was wanted
     """
-    live = is_live()
+    live = sys.stderr.isatty() if bar is None else bar
     with connected(address, version, ERASE if live else "") as client:
         job = _start(client, kwargs, request_id or secrets.token_hex(8), cancel_on_interrupt, address)
         if detach:

@@ -172,7 +172,7 @@ def on_terminal(desk: Path) -> Iterator[OnTerminal]:
             stack.callback(os.close, ours)
             try:
                 fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-                options = {**_process(desk, {"TERM": "xterm", **variables}), "stderr": theirs}
+                options = {**_process(desk, variables), "stderr": theirs}
                 process = subprocess.Popen([*COMMAND, *arguments], **options, stdout=subprocess.PIPE)
             finally:
                 os.close(theirs)

@@ -251,7 +251,7 @@ def test_on_a_terminal_there_is_a_bar_that_goes_on(
     # As much of it as there is room for.
     assert any(re.fullmatch(r"\[#{6} {18}\]  25%  0:0\d  fitting  epoch 1, a…", line) for line in drawn)
     assert max(map(len, drawn)) == 59
-    assert re.match(r"\[#{24}\] 100%  succeeded  0:0\d  fitting  [^\n]*…\n[^\n]+: succeeded, revision 1, .*\n\Z", last)
+    assert re.match(r"\[#{24}\] 100%  succeeded  0:0\d  fitting [^\n]*…\n[^\n]+: succeeded, revision 1, .*\n\Z", last)
     assert (process.wait(20), json.loads(process.communicate()[0])["epochs"]) == (0, 4)
 
 
@@ -268,8 +268,8 @@ def test_sigint_on_a_terminal_leaves_the_bar_and_begins_a_new_line(
     begun(pupil).wait()
 
 
-def test_a_dumb_terminal_gets_lines(flags: list[str], on_terminal: OnTerminal) -> None:
-    process, read = on_terminal("train", *flags, TERM="dumb")
+def test_a_terminal_that_cannot_take_back_what_it_shows_gets_lines(flags: list[str], on_terminal: OnTerminal) -> None:
+    process, read = on_terminal("train", *flags, "--no-bar")
     text = Screen(read).to_the_end()
     assert process.wait(20) == 0
     assert re.search(RECORD.format(progress=25, epoch=1, accuracy=0), text)
