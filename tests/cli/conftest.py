@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import cli_streams
+import cli_training
 import pytest
 from waiting import BOUND
 
@@ -40,32 +41,6 @@ class Whisper(Shout):
     pass
 
 NUMBER = 3
-"""
-
-TRAINEE = """
-import time
-from pathlib import Path
-
-from aipod.model import AIModelBase
-
-
-class Trainee(AIModelBase):
-    def train(self, epochs=4, gate=None, say=None, fail=None, binary_data=None, **others):
-        print("lesson one", flush=True)
-        for epoch in range(1, epochs + 1):
-            data = {"epoch": epoch, "accuracy": 1 - 1 / epoch}
-            self.training_log.append(progress=100 * epoch / epochs, stage="fitting", data=data, message=say)
-            while gate and not (Path(gate).exists() or self.cancelled or self.stopping):
-                time.sleep(0.01)
-            if self.stopping:
-                break
-        if fail:
-            raise ValueError(fail)
-        (self.model_dir() / "epochs").write_text(str(epoch))
-        return {"accuracy": 1 - 1 / epoch, "epochs": epoch, "stopped": self.stopping, "binary": binary_data, **others}
-
-    def predict(self):
-        return int((self.model_dir() / "epochs").read_text())
 """
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -125,7 +100,7 @@ def refused(desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def school(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server, a process of its own, that trains; a version for each test."""
     directory = tmp_path_factory.mktemp("school")
-    (directory / "trainee.py").write_text(TRAINEE)
+    (directory / "trainee.py").write_text(cli_training.MODEL)
     with subprocess.Popen(
         [*COMMAND, "serve", "trainee:Trainee", "--port", "0", "--host", "127.0.0.1", "--set", "train_max_jobs=8"],
         cwd=directory,

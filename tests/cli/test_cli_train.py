@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_training import MODEL
+from ports import free_port
 from waiting import eventually
 
 from aipod.cli.main import main
@@ -183,6 +185,44 @@ def test_sigint_cancels_if_that_is_wanted(pupil: AIClient, flags: list[str], sta
     assert (code, output) == (130, "")
     assert f"aipod: cancelling {job.id}; Ctrl-C again leaves it to that\n{job.id}: cancelled" in errors
     assert job.state == "cancelled"
+
+
+def test_a_second_sigint_does_not_wait_for_the_end(pupil: AIClient, flags: list[str], start: Start, gate: Path) -> None:
+    process = start("train", *flags, "--json", json.dumps({"gate": str(gate), "deaf": True}), "--cancel-on-interrupt")
+    job = begun(pupil)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    eventually(lambda: process.stderr.readline().startswith("aipod: cancelling"))
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == (130, "", "")
+    assert job.state == "cancelling"
+    gate.touch()
+    assert job.wait().state == "cancelled"
+
+
+def test_it_follows_on_when_a_server_that_was_killed_with_sigkill_is_back(
+    desk: Path, start: Start, gated: list[str]
+) -> None:
+    (desk / "trainee.py").write_text(MODEL)
+    serve = ("serve", "trainee:Trainee", "--host", "127.0.0.1", "--port", str(free_port()))
+    server = start(*serve)
+    assert server.stdout is not None
+    address = server.stdout.readline().split()[-1]
+    with AIClient(address, version="v1") as client:
+        process = start("train", "-a", address, "-v", "v1", *gated)
+        job = begun(client)
+        server.kill()
+        assert process.stderr is not None
+        eventually(lambda: "is out of sight; it is followed on" in process.stderr.readline())
+        back = start(*serve)
+        code, output, errors = ended(process)
+        assert (code, output) == (1, "")
+        assert re.fullmatch(
+            rf"aipod: training job '{re.escape(job.id)}' [^\n]* the process that ran it ended\n", errors
+        )
+        assert job.state == "interrupted"
+    back.terminate()
+    assert back.wait(20) == 0
 
 
 @pytest.mark.parametrize(("options", "state"), [((), "running"), (("--cancel-on-interrupt",), "cancelled")])
