@@ -8,8 +8,8 @@ import click
 
 from aipod.cli.client import address_option, connected, json_option
 from aipod.cli.json_text import to_json
-from aipod.cli.records import metrics_text, progress_of
-from aipod.cli.text import cut, duration, moment, one_line, table
+from aipod.cli.records import metrics_text, progress_of, reason_text
+from aipod.cli.text import cut, duration, moment, table
 from aipod.errors import JobNotFound
 from aipod.rpc.client import AIClient, JobInfo
 
@@ -63,7 +63,7 @@ def _row(job: JobInfo) -> tuple[str, ...]:
         moment(job.created),
         _took(job),
         str(job.revision) if job.revision else "",
-        cut(one_line(job.reason or metrics_text(job.metrics)), _RESULT_COLUMNS),
+        cut(reason_text(job) or metrics_text(job.metrics), _RESULT_COLUMNS),
     )
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from aipod.cli.json_text import to_json
 from aipod.cli.text import number, one_line
+from aipod.errors import TrainingCancelled, TrainingFailed
 from aipod.rpc.client import JobInfo
 
-__all__ = ["metrics_text", "progress_of", "record_line", "state_line"]
+__all__ = ["metrics_text", "progress_of", "reason_text", "record_line", "state_line"]
 
 # What has a place of its own in the line, or is in none.
 _PLACED = frozenset({"progress", "data", "message", "stage", "status", "timestamp", "time", "seq", "job_id"})
@@ -51,8 +52,16 @@ def state_line(info: JobInfo) -> str:
         told.append(f"revision {info.revision}")
     if metrics := metrics_text(info.metrics):
         told.append(metrics)
-    why = f": {one_line(info.reason)}" if info.reason else ""
-    return f"{info.id}: {', '.join(told)}{why}"
+    why = reason_text(info)
+    return f"{info.id}: {', '.join(told)}" + (f": {why}" if why else "")
+
+
+def reason_text(info: JobInfo) -> str:
+    """Why it did not succeed, without what is known of it anyway."""
+    reason = info.reason
+    for known in (TrainingFailed(info.version, info.id, ""), TrainingCancelled(info.version, info.id)):
+        reason = reason.removeprefix(str(known))
+    return one_line(reason.removeprefix(": "))
 
 
 def _clock(record: Mapping[str, Any]) -> str:

@@ -131,7 +131,7 @@ class Demo:
             info = job.wait()
         everything = [answer for answers in traffic.answers for answer in answers]
         say("SIGKILL", f"the process that trains is gone after epoch {epoch}; the job is {info.state}:")
-        say("", info.reason)
+        say("", info.reason.partition(" failed: ")[2])
         others = len(everything) - everything.count(old)
         say("", f"calls: {len(everything) + len(traffic.failures)}, failed calls: {len(traffic.failures)}")
         say("", f"answered by revision {live}: {everything.count(old)}, by anything else: {others}")

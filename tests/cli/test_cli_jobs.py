@@ -15,9 +15,9 @@ import pytest
 from waiting import eventually
 
 from aipod.cli.progress import Progress
-from aipod.cli.records import record_line
+from aipod.cli.records import record_line, state_line
 from aipod.cli.text import cut, duration, size, table
-from aipod.errors import ModelError, VersionNotFound
+from aipod.errors import ModelError, TrainingCancelled, TrainingFailed, VersionNotFound
 from aipod.rpc.client import AIClient, JobInfo, TrainingJob
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -221,6 +221,19 @@ def test_a_record_is_one_line_whatever_is_in_it(record: dict[str, Any], line: st
 
 
 INFO = JobInfo("v@1", "v", "train", "running", "", "", "", "", 0, 0, "", 1, False, {}, {}, None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "line"),
+    [
+        (str(TrainingFailed("v", "v@1", "ended by SIGKILL\n")), "v@1: failed: ended by SIGKILL"),
+        (str(TrainingCancelled("v", "v@1", "it had not begun")), "v@1: failed: it had not begun"),
+        (str(TrainingCancelled("v", "v@1")), "v@1: failed"),
+        ("ValueError: \x1b[2J", "v@1: failed: ValueError: \N{REPLACEMENT CHARACTER}[2J"),
+    ],
+)
+def test_how_a_job_stands_is_said_once(reason: str, line: str) -> None:
+    assert state_line(INFO._replace(state="failed", reason=reason)) == line
 
 
 class TestProgress:

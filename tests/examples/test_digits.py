@@ -128,7 +128,7 @@ def test_the_demo_keeps_every_promise_and_says_so() -> None:
     assert f"small is revision 2 again, accuracy {small}" in report
     assert "cancelled after its first epoch: the job is cancelled" in report
     assert re.search(r"^SIGKILL +the process that trains is gone after epoch \d+; the job is failed:$", report, re.M)
-    assert re.search(r"^ +[^\n]*SIGKILL; its last record: progress [\d.]+, stage fitting$", report, re.M)
+    assert re.search(r"^ +its process [^\n]*SIGKILL; its last record: progress [\d.]+, stage fitting$", report, re.M)
     assert re.search(r"by revision 2: \d+, by anything else: 0$", report, re.MULTILINE)
     assert len(re.findall(r"calls: \d+, failed calls: 0$", report, re.MULTILINE)) == 2
     assert "InvalidArgument: images has the shape (3, 5)" in report
