@@ -21,7 +21,8 @@ from aipod.errors import AipodError, SerializationError, Unavailable, VersionNot
 from aipod.model import AIModelBase
 from aipod.rpc.admin_client import Admin, AsyncAdmin
 from aipod.rpc.ai_pb2 import Input, Output
-from aipod.rpc.calls import DEFAULT_RETRY, Attempts
+from aipod.rpc.arguments import DEFAULT_RETRY
+from aipod.rpc.calls import Attempts
 from aipod.rpc.client import AIClient, AsyncAIClient
 from aipod.rpc.server import Server
 from aipod.rpc.status import status_of_error

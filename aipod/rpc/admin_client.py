@@ -14,7 +14,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from google.protobuf.message import Message
 
 from aipod.errors import InvalidArgument
-from aipod.rpc.calls import raising, take_timeout
+from aipod.rpc.arguments import take_timeout
+from aipod.rpc.calls import raising
 from aipod.rpc.connection import ASYNC_FAILURES, FAILURES, AsyncConnection, Connection
 from aipod.rpc.methods import ADMIN
 from aipod.rpc.v1 import admin_pb2 as pb

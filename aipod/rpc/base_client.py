@@ -8,10 +8,8 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from aipod.errors import InvalidArgument
-from aipod.rpc.calls import (
+from aipod.rpc.arguments import (
     DEFAULT_RETRY,
-    Attempts,
-    Content,
     take_flag,
     take_priority,
     take_request_id,
@@ -19,6 +17,7 @@ from aipod.rpc.calls import (
     take_timeout,
     take_version,
 )
+from aipod.rpc.calls import Attempts, Content
 from aipod.rpc.connection import BaseConnection
 from aipod.rpc.methods import MODEL_METHODS
 

@@ -22,23 +22,10 @@ from numpy.typing import NDArray
 
 from aipod.errors import AipodError
 from aipod.rpc.admin_client import Admin
+from aipod.rpc.arguments import take_addresses, take_bytes, take_dtype, take_flag, take_ping, take_shape
 from aipod.rpc.async_client import AsyncAIClient
 from aipod.rpc.base_client import CONNECT_SECONDS, UNSET, BaseClient, only
-from aipod.rpc.calls import (
-    MAX_MESSAGE_BYTES,
-    Attempts,
-    Content,
-    Timed,
-    Timings,
-    channel_options,
-    decode,
-    take_addresses,
-    take_bytes,
-    take_dtype,
-    take_flag,
-    take_ping,
-    take_shape,
-)
+from aipod.rpc.calls import MAX_MESSAGE_BYTES, Attempts, Content, Timed, Timings, channel_options, decode
 from aipod.rpc.connection import Connection
 from aipod.rpc.job_calls import JobInfo, JobRequests
 from aipod.rpc.keepalive import PING_SECONDS

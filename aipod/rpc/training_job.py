@@ -19,7 +19,8 @@ from typing import Any, TypeVar
 from aipod.codec import Message, read_reply
 from aipod.errors import AipodError, NotSupportedError
 from aipod.rpc.admin_client import Admin, AsyncAdmin
-from aipod.rpc.calls import DEFAULT_RETRY, REPLY_LIMITS, Attempts, Content, Timed, decode, take_timeout
+from aipod.rpc.arguments import DEFAULT_RETRY, take_timeout
+from aipod.rpc.calls import REPLY_LIMITS, Attempts, Content, Timed, decode
 from aipod.rpc.connection import ASYNC_FAILURES, FAILURES, AsyncConnection, Connection
 from aipod.rpc.job_calls import Following, JobInfo, JobRequest, JobRequests, Record, Starting, ended_well, timings
 from aipod.rpc.methods import FOLLOW, JOBS

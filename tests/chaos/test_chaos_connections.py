@@ -14,7 +14,7 @@ from served import Served
 from traffic import Traffic
 from waiting import eventually
 
-from aipod.rpc.calls import DEFAULT_RETRY
+from aipod.rpc.arguments import DEFAULT_RETRY
 from aipod.rpc.client import AIClient
 from aipod.rpc.methods import LEGACY_METHODS, MODEL_METHODS
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from aipod.errors import InvalidArgument
-from aipod.rpc.calls import take_bytes, take_ping
+from aipod.rpc.arguments import take_bytes, take_ping
 from aipod.rpc.client import AIClient, AsyncAIClient
 
 
