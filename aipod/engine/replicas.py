@@ -3,19 +3,22 @@
 Rules of this file:
 
 - ``_lock`` guards who is there and how much each has to do; nothing is called back, started or sent under it.
-- A copy that dies takes the calls that it holds with it, and they are told so; none of them is run again by itself.
-  Another is started in its place, at once, and then with growing pauses. Calls wait in the lane while there is none.
+- A copy that dies takes the calls that it holds with it, and they are told so; none of them is run again by itself. One
+  that it cannot have heard of goes to another copy. Another is started in its place, at once, and then with growing
+  pauses. Calls wait in the lane while there is none.
+- A copy is out of the list, and the lane knows of it, before anybody hears that it has died.
 - Once :meth:`Replicas.move_out` has begun, nothing is started any more.
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,7 +29,7 @@ from typing import Any, cast
 from aipod.clock import Clock
 from aipod.config import Settings, inherited
 from aipod.engine.child import ChildInstance, MakeOrder, Origin
-from aipod.engine.child.instance import Source
+from aipod.engine.child.instance import NeverRan, Source
 from aipod.engine.home import Methods
 from aipod.engine.invoke import error_of
 from aipod.engine.suspects import Suspects
@@ -77,8 +80,11 @@ class Replicas:
         self._clock = clock
         self._suspects = Suspects()
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._copies: list[_Copy] = []
         self._leaving = False
+        # Why there will be no copy any more.
+        self._failure = ""
         self._on_width: Callable[[], object] = lambda: None
         self._on_lost: Callable[[AipodError], object] | None = None
         self._order: MakeOrder | None = None
@@ -106,6 +112,9 @@ class Replicas:
         with self._lock:
             self._leaving = True
             copies, self._copies, self.width = self._copies, [], 0
+            for copy in copies:
+                copy.is_leaving = True
+            self._changed.notify_all()
         if copies:
             # Side by side: one that does not leave must not keep the others.
             with ThreadPoolExecutor(len(copies), thread_name_prefix="aipod-replica") as several:
@@ -121,38 +130,86 @@ class Replicas:
         return self._predict_async if is_async else partial(self._call, "predict")
 
     def _call(self, method: str, /, **arguments: Any) -> Any:
-        with self._turn(method, [arguments]) as child:
-            return child.call(method, arguments, _source())
-
-    async def _predict_async(self, /, **arguments: Any) -> Any:
-        with self._turn("predict", [arguments]) as child:
-            return await child.call_async("predict", arguments, _source())
+        return self._ask(method, [arguments], lambda child: child.call(method, arguments, _source()))
 
     def _batch(self, inputs: Sequence[dict[str, Any]]) -> list[Any]:
-        with self._turn("predict", inputs) as child:
-            return child.batch(inputs, _source())
+        outputs: list[Any] = self._ask("predict", inputs, lambda child: child.batch(inputs, _source()))
+        return outputs
+
+    async def _predict_async(self, /, **arguments: Any) -> Any:
+        return await self._ask_async(
+            "predict", [arguments], lambda child: child.call_async("predict", arguments, _source())
+        )
 
     async def _batch_async(self, inputs: Sequence[dict[str, Any]]) -> list[Any]:
-        with self._turn("predict", inputs) as child:
-            return await child.batch_async(inputs, _source())
+        outputs: list[Any] = await self._ask_async(
+            "predict", inputs, lambda child: child.batch_async(inputs, _source())
+        )
+        return outputs
 
-    @contextmanager
-    def _turn(self, method: str, inputs: Sequence[dict[str, Any]]) -> Iterator[ChildInstance]:
-        """The copy with the least to do, for one call, or one batch."""
+    def _ask(self, method: str, inputs: Sequence[dict[str, Any]], ask: Callable[[ChildInstance], Any]) -> Any:
+        """Have the copy with the least to do answer one call, or one batch."""
+        self._check(method, inputs)
+        while True:
+            copy = self._take() or self._wait(_source().deadline)
+            try:
+                with self._turn(copy, method, inputs):
+                    return ask(copy.child)
+            except NeverRan:
+                continue
+
+    async def _ask_async(
+        self, method: str, inputs: Sequence[dict[str, Any]], ask: Callable[[ChildInstance], Awaitable[Any]]
+    ) -> Any:
+        """The same on an event loop."""
+        self._check(method, inputs)
+        while True:
+            copy = self._take()
+            if copy is None:
+                copy = await asyncio.to_thread(self._wait, _source().deadline)
+            try:
+                with self._turn(copy, method, inputs):
+                    return await ask(copy.child)
+            except NeverRan:
+                continue
+
+    def _check(self, method: str, inputs: Sequence[dict[str, Any]]) -> None:
         for arguments in inputs:
             self._suspects.check(method, arguments)
+
+    def _take(self) -> _Copy | None:
+        """The copy with the least to do, for one turn; None while there is none."""
         with self._lock:
             copy = min(self._copies, key=lambda one: one.busy, default=None)
             if copy is not None:
                 copy.busy += 1
-        if copy is None:
-            # It died after the lane had let this one out.
-            raise ModelCrashed("the model's process is gone, and another is being started; this call was not run")
+        return copy
+
+    def _wait(self, deadline: float | None) -> _Copy:
+        """Wait for a copy: the lane had let a call out before it heard that there is none.
+
+        Raises:
+            ModelCrashed: None has come.
+        """
+        while (copy := self._take()) is None:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            with self._lock:
+                there = self._changed.wait_for(lambda: self._copies or self._leaving or self._failure, left)
+            if not there or self._leaving or self._failure:
+                why = self._failure or "no other one has come up in time"
+                raise ModelCrashed(f"the process of version {self._version!r} is gone, and {why}; the call was not run")
+        return copy
+
+    @contextmanager
+    def _turn(self, copy: _Copy, method: str, inputs: Sequence[dict[str, Any]]) -> Iterator[None]:
         try:
-            yield copy.child
-        except ModelCrashed:
-            for arguments in inputs:
-                self._suspects.died(method, arguments)
+            yield
+        except ModelCrashed as error:
+            # Before anybody hears of it, who may come back at once.
+            self._remove(copy)
+            if not isinstance(error, NeverRan):
+                for arguments in inputs:
+                    self._suspects.died(method, arguments)
             raise
         else:
             copy.answered = True
@@ -161,6 +218,16 @@ class Replicas:
         finally:
             with self._lock:
                 copy.busy -= 1
+
+    def _remove(self, copy: _Copy) -> bool:
+        """A copy is gone; whether it was there before."""
+        with self._lock:
+            if copy not in self._copies:
+                return False
+            self._copies.remove(copy)
+            self._count()
+        self._on_width()
+        return True
 
     def _bring_up(self, seat: _Seat) -> None:
         """Start a copy and have it load; it is there then.
@@ -185,6 +252,7 @@ class Replicas:
             if not leaving:
                 self._copies.append(copy)
                 self._count()
+                self._changed.notify_all()
         if leaving:
             child.end(0.0)
             return
@@ -197,40 +265,39 @@ class Replicas:
 
     def _died(self, copy: _Copy, ended: Future[Ended]) -> None:
         """On the thread that waits for the process: a copy is gone."""
-        with self._lock:
-            if copy not in self._copies:
-                # It was asked to go.
-                return
-            self._copies.remove(copy)
-            self._count()
+        if copy.is_leaving:
+            return
+        self._remove(copy)
+        copy.child.end(0.0)
         seat = copy.seat
         seat.pause = 0.0 if copy.answered else min(max(_FIRST_PAUSE, 2 * seat.pause), _LONGEST_PAUSE)
         then = f"in {seat.pause:.0f} seconds" if seat.pause else "now"
         _log.warning("a process of version %r is gone: %s; another is started %s", self._version, ended.result(), then)
-        self._on_width()
-        self._replace_later(copy)
+        self._replace_later(seat)
 
-    def _replace_later(self, copy: _Copy) -> None:
-        start = partial(threading.Thread(target=self._replace, args=(copy,), name="aipod-replace", daemon=True).start)
-        if copy.seat.pause:
-            self._clock.at(time.monotonic() + copy.seat.pause, start)
+    def _replace_later(self, seat: _Seat) -> None:
+        start = threading.Thread(target=self._replace, args=(seat,), name="aipod-replace", daemon=True).start
+        if seat.pause:
+            self._clock.at(time.monotonic() + seat.pause, start)
         else:
             start()
 
-    def _replace(self, gone: _Copy) -> None:
-        gone.child.end(0.0)
+    def _replace(self, seat: _Seat) -> None:
+        if self._leaving:
+            return
         try:
-            if self._leaving:
-                return
-            self._bring_up(gone.seat)
+            self._bring_up(seat)
         except Exception as error:
             failure = error_of(error)
-            gone.seat.pause = min(max(_FIRST_PAUSE, 2 * gone.seat.pause), _LONGEST_PAUSE)
+            seat.pause = min(max(_FIRST_PAUSE, 2 * seat.pause), _LONGEST_PAUSE)
             _log.warning("a process of version %r could not be replaced: %s", self._version, failure)
             if self.width or self._on_lost is None:
-                self._replace_later(gone)
-            else:
-                self._on_lost(failure)
+                self._replace_later(seat)
+                return
+            with self._lock:
+                self._failure = str(failure)
+                self._changed.notify_all()
+            self._on_lost(failure)
             return
         self._on_width()
 
@@ -267,6 +334,7 @@ class _Copy:
     Attributes:
         busy: How many calls, or batches, it has.
         answered: Whether it has answered any.
+        is_leaving: Whether it was asked to go.
     """
 
     def __init__(self, child: ChildInstance, seat: _Seat, size_bytes: int) -> None:
@@ -275,6 +343,7 @@ class _Copy:
         self.size_bytes = size_bytes
         self.busy = 0
         self.answered = False
+        self.is_leaving = False
 
 
 class _Batches(BatchPredict):

@@ -43,7 +43,7 @@ def test_a_hundred_loads_and_unloads_leave_nothing(tmp_path: Path) -> None:
         for number in range(_TIMES):
             engine.predict(f"v{number}")
             engine.admin.unload(f"v{number}")
-        eventually(lambda: left() == before)
+        eventually(lambda: all(now <= then for now, then in zip(left(), before, strict=True)))
 
 
 def test_a_hundred_kills_under_load_cost_the_calls_that_were_there_and_nothing_else(
@@ -80,4 +80,4 @@ def test_a_hundred_kills_under_load_cost_the_calls_that_were_there_and_nothing_e
         say(f"{answered} calls answered, {len(failed)} failed in {_TIMES} kills")
         assert len(failed) <= _TIMES
         assert answered > _TIMES
-        eventually(lambda: left()[1:] == before[1:])
+        eventually(lambda: all(now <= then for now, then in zip(left()[1:], before[1:], strict=True)))

@@ -130,7 +130,7 @@ class _Host:
             except AipodError as error:
                 self._say(Frame(Word.ANSWER, frame.number, (outcome_piece(self._talk, error),)))
         else:
-            self._submit(partial(self._answer, frame.number, partial(self._prepare, frame)))
+            self._submit(partial(self._answer, frame.number, partial(self._prepare, frame)), for_main=True)
 
     def _wish(self, wish: str) -> None:
         run = self._hosted.run if self._hosted is not None else None
@@ -167,7 +167,7 @@ class _Host:
             task.add_done_callback(lambda done: self._answer(frame.number, done.result))
         else:
             call = partial(hosted.call, messages[0], source) if method else partial(hosted.batch, messages, source)
-            self._submit(partial(self._answer, frame.number, call))
+            self._submit(partial(self._answer, frame.number, call), for_main=method == "train")
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -175,8 +175,9 @@ class _Host:
             threading.Thread(target=self._loop.run_forever, name="aipod-async", daemon=True).start()
         return self._loop
 
-    def _submit(self, task: Callable[[], object]) -> None:
-        if not self._idle.acquire(blocking=False):
+    def _submit(self, task: Callable[[], object], for_main: bool = False) -> None:
+        # What the main thread is to do comes while there is no other, and it is free, or about to be.
+        if not self._idle.acquire(blocking=for_main):
             threading.Thread(target=self._serve, name="aipod-call", daemon=True).start()
             self._idle.acquire()
         self._tasks.put(task)

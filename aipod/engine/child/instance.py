@@ -34,13 +34,17 @@ from aipod.errors import AipodError, ModelCrashed
 from aipod.model.call import CallSource
 from aipod.process import Child, Ended
 
-__all__ = ["ChildInstance", "Source"]
+__all__ = ["ChildInstance", "NeverRan", "Source"]
 
 _log = logging.getLogger("aipod.engine")
 
 _OUTPUT_BYTES = 64 * 1024
 _SHARE_SECONDS = 60.0
 _PUMP_SECONDS = 2.0
+
+
+class NeverRan(ModelCrashed):
+    """The process was gone before it could hear of the call: whoever has another one may ask that."""
 
 
 class Source(CallSource, Protocol):
@@ -215,14 +219,17 @@ class ChildInstance:
             if self._waiting is not None:
                 self._waiting[number] = answer
         if gone:
-            answer(self._crashed())
-            return number
+            raise self._never_ran()
         deadline = None if source is None else source.deadline
         try:
             self._talk.send(Frame(word, number, pieces, math.inf if deadline is None else deadline))
         except OSError:
-            # Its end is on the way to the thread that reads, which answers all.
+            # What was written of it no process reads. Its end is on the way to the thread that reads, too.
             self._talk.hang_up()
+            with self._lock:
+                unanswered = self._waiting is None or self._waiting.pop(number, None) is not None
+            if unanswered:
+                raise self._never_ran() from None
         return number
 
     def _tell(self, frame: Frame) -> None:
@@ -262,6 +269,10 @@ class ChildInstance:
     def _crashed(self) -> ModelCrashed:
         what = f"the process of version {self.version!r} ({self.pid}) is gone: {self.ended.result()}"
         return ModelCrashed(f"{what}; the call can have run, and is not tried again by itself")
+
+    def _never_ran(self) -> NeverRan:
+        ended = self.ended.result()
+        return NeverRan(f"the process of version {self.version!r} ({self.pid}) is gone: {ended}; the call was not run")
 
     def _outputs(self, answers: Sequence[Piece], count: int) -> list[Any]:
         if len(answers) != count:
