@@ -28,7 +28,7 @@ from aipod.engine.chores import Chores
 from aipod.engine.ledger import Ledger
 from aipod.engine.pool import Pool
 from aipod.engine.process_runner import ProcessRunner
-from aipod.engine.refusals import draining, stopped
+from aipod.engine.refusals import draining, interrupted, stopped
 from aipod.engine.runners import Order, Runner, ThreadRunner
 from aipod.engine.training import Ending, Training
 from aipod.errors import (
@@ -89,13 +89,14 @@ class Trainings(Ledger):
         """Take over what waits on the disk, and what goes on after an interruption."""
         self._take_over_all(None)
 
-    def start(self, version: str, arguments: dict[str, Any], request_id: str = "") -> Job:
+    def start(self, version: str, arguments: dict[str, Any], request_id: str = "", caller: Call | None = None) -> Job:
         """Write down a new job, and run it as soon as its turn comes.
 
         Args:
             version: The version's own name.
             arguments: What ``train`` is called with.
             request_id: Another call with the same one gets the same job, also if that is over.
+            caller: Is answered when the job is over, or this engine has no more to do with it.
 
         Raises:
             NotSupportedError: The class has no ``train``.
@@ -113,6 +114,7 @@ class Trainings(Ledger):
             self._take_over_all(version)
             known = self._known(version, request_id)
             if known is not None:
+                self._join(known, caller)
                 return known
             self._check_room()
             with ExitStack() as hold:
@@ -126,7 +128,7 @@ class Trainings(Ledger):
                     parameters=arguments,
                     resumable=bool(self._model_class.resumable),
                 )
-                return self._enqueue(own, hold.pop_all())
+                return self._enqueue(own, hold.pop_all(), caller)
 
     def cancel(self, job_id: str) -> Job:
         """End a job, and throw away what it made: the model is asked first, and its process killed after a grace.
@@ -174,16 +176,9 @@ class Trainings(Ledger):
     def run(self, call: Call) -> None:
         """Start a job for a ``train``, and answer it: at once if it wants to detach, else when the job is over."""
         call.started = time.monotonic()
-        job = self.start(call.version, call.arguments(), call.request_id)
+        job = self.start(call.version, call.arguments(), call.request_id, None if call.detach else call)
         if call.detach:
             call.finish(job_fields(job))
-            return
-        with self._lock:
-            training = self._held.get(job.id)
-            if training is not None:
-                training.callers.append(call)
-        if training is None:
-            self.follow(job.id, call)
 
     def drain(self) -> None:
         """Begin no more; ask those that run to end. What is queued stays so on the disk."""
@@ -229,6 +224,20 @@ class Trainings(Ledger):
             return None
         return next((job for job in self._store.jobs.of(version) if job.request_id == request_id), None)
 
+    def _join(self, job: Job, caller: Call | None) -> None:
+        """Have a caller answered with a job that was there before it."""
+        if caller is None:
+            return
+        with self._lock:
+            training = self._held.get(job.id)
+            if training is not None:
+                training.callers.append(caller)
+            closed = self._closed
+        if training is None and closed and not self.get(job.id).is_over:
+            caller.fail(interrupted(job.id, goes_on=True))
+        elif training is None:
+            self.follow(job.id, caller)
+
     def _become_writer(self, version: str, job_id: str, hold: ExitStack) -> None:
         try:
             hold.enter_context(self._store.writer(version, "train", job=job_id))
@@ -267,7 +276,7 @@ class Trainings(Ledger):
             if own is not None:
                 self._enqueue(own, hold.pop_all())
 
-    def _enqueue(self, own: OwnJob, hold: ExitStack) -> Job:
+    def _enqueue(self, own: OwnJob, hold: ExitStack, caller: Call | None = None) -> Job:
         training = Training(
             own,
             hold,
@@ -279,10 +288,19 @@ class Trainings(Ledger):
             self._followers.tell,
         )
         job = own.job
+        if caller is not None:
+            training.callers.append(caller)
         with self._lock:
-            self._queue.append(training)
-            self._held[own.id] = training
-        self._advance()
+            closed = self._closed
+            if not closed:
+                self._queue.append(training)
+                self._held[own.id] = training
+        if closed:
+            # It is on the disk, for the next server.
+            training.leave()
+            self._over(training)
+        else:
+            self._advance()
         return job
 
     def _advance(self) -> None:

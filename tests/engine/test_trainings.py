@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from trained import Resumable, Stubborn, Trained, Unloadable
 from waiting import BOUND, eventually
 
-from aipod.engine import LocalCall
+from aipod.engine import Engine, LocalCall
 from aipod.errors import (
     InvalidArgument,
     JobNotFound,
@@ -360,3 +361,16 @@ def test_whoever_sees_the_end_of_a_job_may_start_the_next_one_at_once(engine_of:
         while not engine.trainings.get(job.id).is_over:
             pass
         assert state(engine, job.id) == "succeeded"
+
+
+def test_no_train_is_left_without_an_answer_when_an_engine_closes_as_it_comes(tmp_path: Path) -> None:
+    dice = random.Random(7)
+    for number in range(40):
+        engine = Engine(Trained, data_path=tmp_path / str(number), train_isolation="thread")
+        engine.open()
+        calls = [LocalCall(f"v{version}", "train", {"value": "x"}) for version in range(3)]
+        for call in calls:
+            engine.submit(call)
+        eventually(lambda chance=dice.random(): dice.random() < chance or chance < 0.1)
+        engine.close(BOUND)
+        eventually(lambda calls=calls: all(call.answered for call in calls))
