@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from brokers import Nats
 from ports import free_port
 from stream_lab import Lab, members_of, run, start_model
 from stream_lab_model import sums
@@ -336,6 +337,27 @@ def test_early_results_come_under_revisions_of_their_own(lab: Lab) -> None:
             ]
             assert found == [(0, "early", 2), (1, "early", 4), (2, "full", 6)]
             await lab.floor_is(6)
+
+    run(main())
+
+
+def test_a_fenced_subject_has_an_early_result_once_after_a_restart_however_much_its_key_has_behind_it(
+    nats: Nats, model: str
+) -> None:
+    async def main() -> None:
+        async with Lab(nats.url, nats.unique("lab"), model, dedup=0.1) as lab:
+            # More windows than wait to be looked at until the key's next message comes, and one that is begun.
+            closed = 150
+            await lab.publish(values(2 * closed + 1))
+            task = lab.task(window="count:2,early=1", sinks=[f"nats-fenced:{lab.name}.out.{{key}}"])
+            async with lab.running(task):
+                await lab.results_are(2 * closed + 1)
+                await lab.floor_passes(2 * closed)
+            await asyncio.sleep(0.3)  # the broker has forgotten the id; the subject has not
+            await lab.once(task)
+            last = f"s{2 * closed + 1}"
+            found = [one["window"] for one in await lab.results() if one["window"]["id"] == last]
+            assert [(one["revision"], one["reason"]) for one in found] == [(0, "early"), (1, "end")]
 
     run(main())
 

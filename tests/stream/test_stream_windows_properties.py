@@ -20,6 +20,7 @@ from aipod.stream.windows import Ahead, Closed, Late, Outcome, Windower, WindowS
 KINDS = ("count", "sliding", "tumbling", "hopping", "session")
 # Not hypothesis's own: a life throws many dice, and none of them is worth being shrunk by itself.
 chances = st.integers(0, 2**32).map(Random)
+many = st.sampled_from([0, 256])
 by_kind = pytest.mark.parametrize("kind", KINDS)
 TIMED = ("tumbling", "hopping", "session")
 by_time = pytest.mark.parametrize("own_time", [False, True], ids=["stored", "own"])
@@ -143,7 +144,7 @@ def die(world: World, chance: Random, *, disturbed: bool = False) -> None:
 def test_crashes_change_no_window(kind: str, own_time: bool, forgetful: bool, data: st.DataObject) -> None:
     # Of windows that are not whole, a record does not say all about their messages' own time.
     spec, stream = data.draw(specs(kind, own_time, whole=own_time and kind in TIMED)), data.draw(streams(25))
-    world = World(spec, stream, forgetful=forgetful)
+    world = World(spec, stream, forgetful=forgetful, many=data.draw(many))
     chance = data.draw(chances)
     for _ in range(chance.randint(1, 3)):
         die(world, chance)
@@ -164,7 +165,7 @@ def test_crashes_lose_nothing_and_double_nothing(
     kind: str, own_time: bool, forgetful: bool, workqueue: bool, data: st.DataObject
 ) -> None:
     spec, stream = data.draw(specs(kind, own_time)), data.draw(streams(25))
-    world = World(spec, stream, forgetful=forgetful, workqueue=workqueue)
+    world = World(spec, stream, forgetful=forgetful, workqueue=workqueue, many=data.draw(many))
     chance = data.draw(chances)
     for _ in range(chance.randint(1, 3)):
         die(world, chance, disturbed=True)

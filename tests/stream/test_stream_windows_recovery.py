@@ -195,6 +195,23 @@ def test_an_early_result_that_is_recorded_is_not_made_again(text: str, name: str
     assert [word(one) for one in windower.flush()] == [f"{name} [1, 2, 3] 1"]
 
 
+@pytest.mark.parametrize("windows", [3, 300], ids=["few", "many"])
+@pytest.mark.parametrize("read_again", [0, 2], ids=["acknowledged", "unacknowledged"])
+def test_an_early_result_is_not_made_again_once_the_windows_before_it_are_forgotten(
+    windows: int, read_again: int
+) -> None:
+    firsts = range(1, 2 * windows, 2)
+    history = [recorded(f"s{first}", [first, first + 1], "full") for first in firsts]
+    begun = 2 * windows + 1
+    windower = Windower(WindowSpec.parse("count:3", early=1), [*history, recorded(f"s{begun}", [begun], "early")])
+    windower.forget(begun - 1 - read_again)
+    for seq in range(begun - read_again, begun):
+        assert [word(one) for one in windower.feed(message(seq, 1))] == [f"Done {seq}"]
+    windower.forget(begun - 1)
+    assert windower.feed(message(begun, 1)) == []
+    assert [word(one) for one in windower.feed(message(begun + 1, 1))] == [f"s{begun} [{begun}, {begun + 1}] 1"]
+
+
 def test_what_is_closed_before_its_recorded_early_result_has_a_higher_revision() -> None:
     windower = Windower(WindowSpec.parse("count:4", early=2), [recorded("s1", [1, 2], "early")])
     windower.feed(message(1, 1))

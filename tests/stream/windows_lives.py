@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from random import Random
+from unittest.mock import patch
 
 from windows_reference import Cut
 
 from aipod.stream.message import Message
 from aipod.stream.result import Recorded, expand
-from aipod.stream.windows import Ahead, Closed, Done, Late, Outcome, Windower, WindowSpec
+from aipod.stream.windows import Ahead, Closed, Done, Late, Outcome, Windower, WindowSpec, history
 
 # What happens between two messages: the windower, the time of the one, the time of the other.
 Between = Callable[[Windower, float, float], list[Outcome]]
@@ -27,22 +28,29 @@ class World:
         late: Positions of messages that were dealt with as late.
         forgetful: Whether the record, asked for its history, leaves out what it may.
         workqueue: Whether the stream loses a message with its acknowledgement.
+        many: Of a key with more results than so many all is looked at before its first message comes.
+        known: What the present life was told of the record, and must not make again.
     """
 
     spec: WindowSpec
     messages: Sequence[Message]
     forgetful: bool = False
     workqueue: bool = False
+    many: int = 256
     record: list[tuple[Recorded, float]] = field(default_factory=list)
     acked: set[int] = field(default_factory=set)
     late: set[int] = field(default_factory=set)
     ahead: set[int] = field(default_factory=set)
+    known: list[Recorded] = field(default_factory=list)
 
     @property
     def floor(self) -> int:
+        return self.floor_of(self.acked)
+
+    def floor_of(self, acked: set[int]) -> int:
         floor = 0
         for one in self.messages:
-            if one.seq not in self.acked:
+            if one.seq not in acked:
                 break
             floor = one.seq
         return floor
@@ -87,7 +95,11 @@ class World:
 
     def _read(self, until: int, between: Between) -> tuple[Windower, dict[str, list[Outcome]]]:
         floor = self.floor
-        windower = Windower(self.spec, self.history())
+        self.known = self.history()
+        # Whatever is read again is not known to be acknowledged.
+        acked = set(self.acked) if self.workqueue else {one for one in self.acked if one <= floor}
+        with patch.object(history, "_MANY", self.many):
+            windower = Windower(self.spec, self.known)
         windower.forget(floor)
         queues: dict[str, list[Outcome]] = {}
         followed = zip(self.messages, [*self.messages[1:], None], strict=False)
@@ -99,12 +111,16 @@ class World:
             for outcome in outcomes:
                 key = outcome.window.key if isinstance(outcome, Closed) else outcome.message.key
                 queues.setdefault(key, []).append(outcome)
+                if isinstance(outcome, Done) and outcome.recorded is not None:
+                    acked.add(outcome.message.seq)
+            windower.forget(self.floor_of(acked))
         return windower, queues
 
     def _act(self, outcome: Outcome, windower: Windower) -> Sequence[int]:
         """Do what an outcome asks for; the positions that may be acknowledged then."""
         if isinstance(outcome, Closed):
             recorded = outcome.window.recorded()
+            assert identity(recorded) not in map(identity, self.known), f"{recorded} is made again"
             same = [one for one, _ in self.record if identity(one) == identity(recorded)]
             assert not same or same == [recorded], f"{recorded} contradicts {same}"
             if not same:

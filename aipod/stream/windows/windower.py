@@ -177,9 +177,12 @@ class Windower:
     def _find(self, key: str) -> KeyWindows:
         windows = self._resting.pop(key, None)
         if windows is None:
-            windows = self._make(key, self.spec, self._history.take(key), self._retained)
+            recorded = self._history.take(key)
+            windows = self._make(key, self.spec, recorded, self._retained)
             if windows.past is not None:
-                heapq.heappush(self._repeating, (windows.past.last, next(self._entries), windows))
+                # An early result is of a window that begins behind the closed ones, and is not to be made again either.
+                last = max(window.last for window in recorded)
+                heapq.heappush(self._repeating, (last, next(self._entries), windows))
         self._keys[key] = windows
         return windows
 
