@@ -91,6 +91,9 @@ def _lives(plan: Plan) -> Iterator[Comparison]:
         Server("benchmarks.models", "Trained", isolation="process") as process,
         Server("benchmarks.models", "Trained") as thread,
     ):
+        for server in (process, thread):
+            with AIClient(server.address) as client:
+                client.train()
         found = alternate(plan.rounds, partial(_life, process.address), partial(_life, thread.address))
         for number, what in enumerate(("load", "unload", "from the end of train to the first new answer")):
             ours, theirs = ([one[number] * 1e3 for one in side] for side in found)
@@ -100,6 +103,8 @@ def _lives(plan: Plan) -> Iterator[Comparison]:
 def _life(address: str) -> tuple[float, float, float]:
     """Seconds to load, to unload, and to serve what was trained."""
     with AIClient(address) as client:
+        # What the round before has left.
+        client.admin.unload("default")
         began = time.perf_counter()
         client.admin.load("default")
         loaded = time.perf_counter()
