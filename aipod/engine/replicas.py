@@ -183,6 +183,9 @@ class Replicas:
             copy = min(self._copies, key=lambda one: one.busy, default=None)
             if copy is not None:
                 copy.busy += 1
+                # Behind the others: of those that have as little to do, each has its turn.
+                self._copies.remove(copy)
+                self._copies.append(copy)
         return copy
 
     def _wait(self, deadline: float | None) -> _Copy:

@@ -90,6 +90,11 @@ def test_copies_share_the_calls_of_one_lane(engine_of: Make) -> None:
         assert len({*pool.map(lambda _: engine.predict("v1", together=3), range(3))}) == 3
 
 
+def test_copies_take_turns_where_all_are_idle(engine_of: Make) -> None:
+    engine = engine_of(Pids, replicas=3)
+    assert len({engine.predict("v1") for _ in range(3)}) == 3
+
+
 def test_one_of_several_that_is_killed_takes_its_calls_along_and_no_others(engine_of: Make) -> None:
     engine = engine_of(Slow, replicas=2, rpc_max_workers=4, max_concurrency=1)
     pids = set()
