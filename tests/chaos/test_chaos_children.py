@@ -57,7 +57,8 @@ def test_a_hundred_kills_under_load_cost_the_calls_that_were_there_and_nothing_e
         while not stop.is_set():
             try:
                 # Each input is another one: none is a suspect.
-                assert engine.predict("v", value=[caller, answered, len(failed)]) == [caller, answered, len(failed)]
+                value = [caller, answered, len(failed)]
+                assert engine.predict("v", value=value) == value
                 answered += 1
             except ModelCrashed as error:
                 failed.append(error)
