@@ -16,7 +16,7 @@ from replica_models import Crashing, Pids
 from waiting import BOUND, eventually
 
 from aipod.engine import Engine
-from aipod.errors import AipodError, ModelCrashed
+from aipod.errors import ModelCrashed
 
 pytestmark = pytest.mark.chaos
 
@@ -49,7 +49,8 @@ def test_a_hundred_loads_and_unloads_leave_nothing(tmp_path: Path) -> None:
 def test_a_hundred_kills_under_load_cost_the_calls_that_were_there_and_nothing_else(
     tmp_path: Path, dice: random.Random, say: Callable[[object], None]
 ) -> None:
-    failed: list[AipodError] = []
+    # Not the errors themselves: each holds the frames that it came through, and with them what they held.
+    failed: list[str] = []
     stop = threading.Event()
 
     def call(engine: Engine, caller: int) -> int:
@@ -61,7 +62,7 @@ def test_a_hundred_kills_under_load_cost_the_calls_that_were_there_and_nothing_e
                 assert engine.predict("v", value=value) == value
                 answered += 1
             except ModelCrashed as error:
-                failed.append(error)
+                failed.append(str(error))
         return answered
 
     with Engine(Crashing, replicas=2, max_concurrency=1, data_path=tmp_path, rpc_max_workers=4) as engine:
