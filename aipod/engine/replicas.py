@@ -13,6 +13,7 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import logging
 import re
@@ -119,6 +120,9 @@ class Replicas:
             # Side by side: one that does not leave must not keep the others.
             with ThreadPoolExecutor(len(copies), thread_name_prefix="aipod-replica") as several:
                 several.map(lambda copy: copy.child.end(_LEAVE_SECONDS), copies)
+            # Who waits for a process's end refers to what it shared with this one, and is referred to by it.
+            del copies, copy
+            gc.collect()
 
     def _predict(self) -> Callable[..., Any]:
         cls = self._model_class
