@@ -81,17 +81,17 @@ class Workers:
                 self._start()
 
     def _start(self) -> None:
+        # Started under the lock: who closes joins all that there are, and nobody can join one that is not started yet.
         with self._lock:
             if self._closed or len(self._threads) >= self.count:
                 return
             thread = threading.Thread(target=self._work, name=f"aipod-worker-{len(self._threads)}", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                # No more threads to be had: those that there are come for the lane when they are through.
+                return
             self._threads.append(thread)
-        try:
-            thread.start()
-        except RuntimeError:
-            # No more threads to be had: those that there are come for the lane when they are through.
-            with self._lock:
-                self._threads.remove(thread)
 
     def _work(self) -> None:
         gate = threading.Lock()

@@ -63,8 +63,9 @@ class Echo(AIModelBase):
             np.ones(2**31)
 
     def wait(self) -> str:
-        call = current_call()
+        call, end = current_call(), time.monotonic() + 20
         while not call.cancelled:
+            assert time.monotonic() < end
             time.sleep(0.001)
         return "cancelled"
 

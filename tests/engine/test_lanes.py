@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from aipod.engine import Engine, LocalCall, single_lane
 from aipod.engine.call import MAX_PRIORITY, Call
 from aipod.engine.lane import TURN, Lane
 from aipod.engine.single_lane import SingleLane
+from aipod.engine.workers import Workers
 from aipod.errors import InvalidArgument
 from aipod.model import AIModelBase
 
@@ -330,3 +333,29 @@ def submitted(engine: Engine, priority: Any) -> LocalCall:
     call = LocalCall("v", "predict", {}, priority=priority)
     engine.submit(call)
     return call
+
+
+def test_workers_close_while_one_of_them_is_just_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    workers, began, go = Workers(2), threading.Event(), threading.Event()
+    start = threading.Thread.start
+
+    def slow_start(thread: threading.Thread) -> None:
+        if thread.name.startswith("aipod-worker"):
+            began.set()
+            assert go.wait(BOUND)
+        start(thread)
+
+    class Nothing:
+        def serve(self, others: object) -> None:
+            pass
+
+    monkeypatch.setattr(threading.Thread, "start", slow_start)
+    with ThreadPoolExecutor(2) as pool:
+        waking = pool.submit(workers.wake, Nothing())  # type: ignore[arg-type]
+        assert began.wait(BOUND)
+        closing = pool.submit(workers.close, BOUND)
+        # What joins too early has the time to.
+        wait_for([closing], 0.2)
+        go.set()
+        waking.result(BOUND)
+        assert closing.result(BOUND)
